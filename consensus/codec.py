@@ -1,0 +1,55 @@
+"""The one codec: frozen msgspec structs as canonical MessagePack.
+
+Wire messages and stored records are `msgspec.Struct(frozen=True, array_like=True)`. Integers on
+the wire fit in 64 bits; anything wider travels as big-endian bytes.
+Source: ADR-0002.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+FRAME_BYTES_MAX = 4 << 20
+"""No encoded message is larger; a longer frame is refused before it is read."""
+
+
+class CodecError(ValueError):
+    """The bytes are not the canonical encoding of the wanted type."""
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+
+
+@cache
+def _decoder(type_: Any) -> msgspec.msgpack.Decoder[Any]:
+    return msgspec.msgpack.Decoder(type_)
+
+
+def encode(value: object) -> bytes:
+    """Return the canonical encoding of `value`.
+
+    Errors: OverflowError for an integer beyond 64 bits, which is our own fault.
+    """
+    return _ENCODER.encode(value)
+
+
+def decode(type_: type[T], data: bytes, bytes_max: int = FRAME_BYTES_MAX) -> T:
+    """Return the value of `type_` whose canonical encoding is exactly `data`.
+
+    Errors: CodecError, and nothing else, whatever the bytes are.
+    """
+    if len(data) > bytes_max:
+        raise CodecError(f"{len(data)} bytes, at most {bytes_max}")
+    try:
+        value = _decoder(type_).decode(data)
+        canonical = _ENCODER.encode(value)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError) as error:
+        raise CodecError(str(error)) from None
+    if canonical != data:
+        raise CodecError("not canonical")
+    return value  # type: ignore[no-any-return]

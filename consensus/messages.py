@@ -1,0 +1,304 @@
+"""What replicas say to each other, field by field; field order is wire order.
+
+Each signed message names its epoch; its signature covers network id, epoch, a tag and the digest
+that its docstring names (`crypto.signable`). Sources: Jolteon (arXiv 2106.10362), Aptos AIP-89,
+ARCHITECTURE.md.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from consensus.codec import encode
+from consensus.digest import Digest, tagged
+
+OBSERVATIONS_MAX = 64
+INBOX_MESSAGES_MAX = 64
+INBOX_MESSAGE_BYTES_MAX = 512
+FETCH_IDS_MAX = 256
+FETCH_BATCHES_MAX = 64
+FETCH_BLOCKS_MAX = 32
+
+
+class Observation(Struct, frozen=True, array_like=True):
+    """One price seen by one replica. Units: `value` as its feed says, `time_ms` when observed."""
+
+    feed: int
+    value: int
+    time_ms: int
+
+
+class InboxClaim(Struct, frozen=True, array_like=True):
+    """How much of the contract's inbox a replica has seen final.
+
+    `hash` is the inbox's chained hash at `count`; `messages` are those between the author's
+    previous claim and this one, so that they can be checked against the chain and delivered.
+    """
+
+    count: int
+    hash: bytes
+    messages: tuple[bytes, ...]
+
+
+class LogBatch(Struct, frozen=True, array_like=True, tag="batch"):
+    """A run of one replica's order log; the signature covers `batch_digest`.
+
+    `entries` are command ids in receipt order, `bodies` the commands that the author introduces.
+    """
+
+    epoch: int
+    author: int
+    seq: int
+    prev: bytes
+    time_ms: int
+    entries: tuple[bytes, ...]
+    bodies: tuple[bytes, ...]
+    oracle: tuple[Observation, ...]
+    inbox: InboxClaim
+    signature: bytes
+
+
+class SignedSeen(Struct, frozen=True, array_like=True):
+    """One voter's part of a quorum certificate: what it had on disk, and its signature."""
+
+    voter: int
+    seen: tuple[int, ...]
+    signature: bytes
+
+
+class QC(Struct, frozen=True, array_like=True):
+    """A quorum certificate: q votes for `block` in `round`. Round 0 is the genesis', without votes."""
+
+    round: int
+    block: bytes
+    votes: tuple[SignedSeen, ...]
+
+
+class SignedTimeout(Struct, frozen=True, array_like=True):
+    """One voter's part of a timeout certificate; the signature covers (round, lock_round)."""
+
+    voter: int
+    lock_round: int
+    signature: bytes
+
+
+class TC(Struct, frozen=True, array_like=True):
+    """A timeout certificate: q timeouts of `round`, with the highest QC that they name."""
+
+    round: int
+    timeouts: tuple[SignedTimeout, ...]
+    high_qc: QC
+
+    @property
+    def high_round(self) -> int:
+        """The highest QC round that the timeouts name."""
+        return max(timeout.lock_round for timeout in self.timeouts)
+
+
+class Head(Struct, frozen=True, array_like=True):
+    """A point of one order log: the batch `seq` with `digest`; seq 0 is the log's start."""
+
+    seq: int
+    digest: bytes
+
+
+class Block(Struct, frozen=True, array_like=True):
+    """A cut through all logs. `qc.block` is the parent; `executed` names an earlier block's state."""
+
+    epoch: int
+    round: int
+    height: int
+    qc: QC
+    tc: TC | None
+    heads: tuple[Head, ...]
+    executed_height: int
+    executed_digest: bytes
+
+
+class Proposal(Struct, frozen=True, array_like=True, tag="proposal"):
+    """The leader's block of a round; the signature covers `block_digest`."""
+
+    block: Block
+    signature: bytes
+
+
+class Vote(Struct, frozen=True, array_like=True, tag="vote"):
+    """A vote for `block` in `round`; the signature covers `vote_digest`.
+
+    `seen[i]` is the highest seq up to which the voter holds log i, bodies included, durably.
+    """
+
+    epoch: int
+    round: int
+    block: bytes
+    seen: tuple[int, ...]
+    voter: int
+    signature: bytes
+
+
+class CommitVote(Struct, frozen=True, array_like=True, tag="commit_vote"):
+    """The voter saw a QC for `block` before timing out of `round`; signed over both."""
+
+    epoch: int
+    round: int
+    block: bytes
+    voter: int
+    signature: bytes
+
+
+class Timeout(Struct, frozen=True, array_like=True, tag="timeout"):
+    """The voter gave up `round`; signed over (round, lock.round).
+
+    `tc` is the TC of `round - 1` when the lock is older than that.
+    """
+
+    epoch: int
+    round: int
+    lock: QC
+    tc: TC | None
+    voter: int
+    signature: bytes
+
+
+class RoundTC(Struct, frozen=True, array_like=True, tag="tc"):
+    """A TC that the sender formed, so that everybody enters the next round."""
+
+    tc: TC
+
+
+class RoundInfo(Struct, frozen=True, array_like=True, tag="round_info"):
+    """The answer to a message of an older round, and a greeting: lock QC, highest TC, tip height."""
+
+    lock: QC
+    tc: TC | None
+    committed_height: int
+
+
+class GetBatches(Struct, frozen=True, array_like=True, tag="get_batches"):
+    """Asks for log `author` after `after` (exclusive); with `until` only the branch that ends there."""
+
+    author: int
+    after: bytes
+    until: bytes | None
+
+
+class Batches(Struct, frozen=True, array_like=True, tag="batches"):
+    """Batches asked for, in seq order, each as its author signed it."""
+
+    batches: tuple[LogBatch, ...]
+
+
+class GetBodies(Struct, frozen=True, array_like=True, tag="get_bodies"):
+    """Asks for the commands with these ids."""
+
+    ids: tuple[bytes, ...]
+
+
+class Bodies(Struct, frozen=True, array_like=True, tag="bodies"):
+    """Commands asked for."""
+
+    bodies: tuple[bytes, ...]
+
+
+class GetBlock(Struct, frozen=True, array_like=True, tag="get_block"):
+    """Asks for the block with this digest and its ancestors above `above_height`."""
+
+    block: bytes
+    above_height: int
+
+
+class Blocks(Struct, frozen=True, array_like=True, tag="blocks"):
+    """A run of parent-linked blocks, lowest first."""
+
+    blocks: tuple[Block, ...]
+
+
+class GetChain(Struct, frozen=True, array_like=True, tag="get_chain"):
+    """Asks for committed blocks from `from_height` upward, with a proof for the last."""
+
+    from_height: int
+
+
+class CommitProof(Struct, frozen=True, array_like=True):
+    """q commit votes for one block: (voter, signature) pairs."""
+
+    round: int
+    block: bytes
+    votes: tuple[tuple[int, bytes], ...]
+
+
+class Chain(Struct, frozen=True, array_like=True, tag="chain"):
+    """Committed blocks, lowest first.
+
+    The last is proved by `proof`, or by `child`: a block of the next round on it and `child_qc`.
+    """
+
+    blocks: tuple[Block, ...]
+    proof: CommitProof | None
+    child: Block | None
+    child_qc: QC | None
+
+
+Message = (
+    LogBatch
+    | Proposal
+    | Vote
+    | CommitVote
+    | Timeout
+    | RoundTC
+    | RoundInfo
+    | GetBatches
+    | Batches
+    | GetBodies
+    | Bodies
+    | GetBlock
+    | Blocks
+    | GetChain
+    | Chain
+)
+
+TAG_BATCH = b"fairlane/batch"
+TAG_BLOCK = b"fairlane/block"
+TAG_VOTE = b"fairlane/vote"
+TAG_COMMIT = b"fairlane/commit"
+TAG_TIMEOUT = b"fairlane/timeout"
+
+
+def batch_digest(batch: LogBatch) -> Digest:
+    """Return the digest of a batch: all of it but its signature."""
+    return tagged(
+        TAG_BATCH,
+        encode(
+            (
+                batch.epoch,
+                batch.author,
+                batch.seq,
+                batch.prev,
+                batch.time_ms,
+                batch.entries,
+                batch.bodies,
+                batch.oracle,
+                batch.inbox,
+            )
+        ),
+    )
+
+
+def block_digest(block: Block) -> Digest:
+    """Return the digest of a block: all of it."""
+    return tagged(TAG_BLOCK, encode(block))
+
+
+def vote_digest(round_: int, block: bytes, seen: tuple[int, ...]) -> Digest:
+    """Return what a vote's signature covers."""
+    return tagged(TAG_VOTE, encode((round_, block, seen)))
+
+
+def commit_digest(round_: int, block: bytes) -> Digest:
+    """Return what a commit vote's signature covers."""
+    return tagged(TAG_COMMIT, encode((round_, block)))
+
+
+def timeout_digest(round_: int, lock_round: int) -> Digest:
+    """Return what a timeout's signature covers."""
+    return tagged(TAG_TIMEOUT, encode((round_, lock_round)))
