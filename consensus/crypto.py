@@ -30,7 +30,6 @@ class InvalidPoint(ValueError):
     """The bytes are no point of the group, or the identity, which we never accept."""
 
 
-
 def signable(network: bytes, epoch: int, tag: bytes, digest: bytes) -> Digest:
     """Return the 32 bytes that a replica signs for `digest` in this network, epoch and domain."""
     return tagged(tag, network + epoch.to_bytes(8, "big") + digest)
@@ -65,7 +64,6 @@ def verify_ed25519(public: bytes, message: bytes, signature: bytes) -> bool:
     return True
 
 
-
 def address_of(public: PublicKey) -> Address:
     """Return the Ethereum address of a secp256k1 public key."""
     return Address(keccak(public.format(compressed=False)[1:])[12:])
@@ -94,7 +92,6 @@ def recover_address(digest: bytes, signature: bytes) -> Address | None:
         return address_of(PublicKey.from_signature_and_message(signature, digest, hasher=None))
     except Exception:  # noqa: BLE001  coincurve raises bare Exception and ValueError alike
         return None
-
 
 
 def bls_hash(message: bytes) -> G1Point:
@@ -149,7 +146,8 @@ def lagrange_at_zero(indices: Sequence[int]) -> list[int]:
 
     Shape: distinct indices >= 1; one scalar modulo the group order for each.
     """
-    assert len(set(indices)) == len(indices) and all(i >= 1 for i in indices)
+    assert len(set(indices)) == len(indices)
+    assert all(i >= 1 for i in indices)
     coefficients = []
     for i in indices:
         numerator = denominator = 1

@@ -24,7 +24,7 @@ def tagged(tag: bytes, data: bytes) -> Digest:
 
 def keccak(data: bytes) -> bytes:
     """Return Keccak-256 of `data`, as the EVM computes it."""
-    return _keccak256(data)  # type: ignore[no-any-return]
+    return _keccak256(data)
 
 
 def word(value: int | bytes) -> bytes:

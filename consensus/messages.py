@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from consensus.codec import encode
+from consensus.codec import decode, encode
 from consensus.digest import Digest, tagged
 
 OBSERVATIONS_MAX = 64
@@ -67,7 +67,7 @@ class SignedSeen(Struct, frozen=True, array_like=True):
 
 
 class QC(Struct, frozen=True, array_like=True):
-    """A quorum certificate: q votes for `block` in `round`. Round 0 is the genesis', without votes."""
+    """A quorum certificate: q votes for `block` in `round`; the genesis' (round 0) has none."""
 
     round: int
     block: bytes
@@ -103,7 +103,7 @@ class Head(Struct, frozen=True, array_like=True):
 
 
 class Block(Struct, frozen=True, array_like=True):
-    """A cut through all logs. `qc.block` is the parent; `executed` names an earlier block's state."""
+    """A cut through all logs. `qc.block` is the parent; `executed` an earlier block's state."""
 
     epoch: int
     round: int
@@ -167,7 +167,7 @@ class RoundTC(Struct, frozen=True, array_like=True, tag="tc"):
 
 
 class RoundInfo(Struct, frozen=True, array_like=True, tag="round_info"):
-    """The answer to a message of an older round, and a greeting: lock QC, highest TC, tip height."""
+    """The answer to a message of an older round, and a greeting."""
 
     lock: QC
     tc: TC | None
@@ -175,7 +175,7 @@ class RoundInfo(Struct, frozen=True, array_like=True, tag="round_info"):
 
 
 class GetBatches(Struct, frozen=True, array_like=True, tag="get_batches"):
-    """Asks for log `author` after `after` (exclusive); with `until` only the branch that ends there."""
+    """Asks for log `author` after `after` (exclusive), with `until` the branch that ends there."""
 
     author: int
     after: bytes
@@ -256,6 +256,13 @@ Message = (
     | GetChain
     | Chain
 )
+
+
+def decode_message(data: bytes) -> Message:
+    """Return the message behind one frame. Errors: CodecError."""
+    message: Message = decode(Message, data)  # type: ignore[arg-type]
+    return message
+
 
 TAG_BATCH = b"fairlane/batch"
 TAG_BLOCK = b"fairlane/block"
