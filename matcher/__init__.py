@@ -1,0 +1,1 @@
+"""Pure: instruments, books, margin, liquidation, ledger and engine. Integers only, no I/O."""
