@@ -1,0 +1,1 @@
+"""The embedded chain of devnet and tests: py-evm behind JSON-RPC."""
