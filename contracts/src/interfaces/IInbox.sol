@@ -29,8 +29,9 @@ interface IInbox {
 
     /// @notice Only the vault enqueues deposits.
     error OnlyVault(address caller);
-    /// @notice The sum of all deposits ever would leave the range that the network counts in.
-    error DepositedTooMuch(uint256 total, uint256 limit);
+    /// @notice The sum of all deposits ever would leave the range that the network counts in: at most
+    /// `limit` may still come.
+    error DepositedTooMuch(uint256 amount, uint256 limit);
     /// @notice The queue is not that long.
     error UnknownCount(uint256 asked, uint256 count);
 

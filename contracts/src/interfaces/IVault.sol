@@ -43,6 +43,8 @@ interface IVault {
     error BadProof();
     /// @notice Payouts would exceed what the committee said was withdrawn.
     error ClaimsExceedWithdrawn(uint256 claimed, uint256 withdrawn);
+    /// @notice A payout took another amount out of the vault than it should have.
+    error TransferMismatch();
 
     /// @notice Pay in `amount` of the token, for a subaccount of `wallet`. What really arrives is credited.
     /// @return inboxIndex The deposit's message number in the inbox.
