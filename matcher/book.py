@@ -16,7 +16,7 @@ Breaking a precondition is our own fault: an assertion.
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 BUY = 0
@@ -28,6 +28,16 @@ PRICE_MAX = (1 << 62) - 1
 QTY_MAX = (1 << 62) - 1
 """No order is larger. Units: lots."""
 
+OP_LIMIT = 0
+OP_CANCEL = 1
+OP_MARKET = 2
+
+Row = tuple[int, int, int, int, int]
+"""One line of plain order flow: op, order id, side, price, qty."""
+
+Trade = tuple[int, int, int, int]
+"""Taker's order id, maker's order id, price, qty."""
+
 _ANY_PRICE = PRICE_MAX
 _EMPTY = -(1 << 63)
 _ROWS_MIN = 64
@@ -36,6 +46,10 @@ _EMPTY_LEVELS_MAX = 64
 
 class BookError(ValueError):
     """The rows given to `Book.restore` are not what `Book.export` writes."""
+
+
+class BadRow(ValueError):
+    """A line of order flow that no book can follow: a resting id again, or no quantity."""
 
 
 class Fill(NamedTuple):
@@ -237,6 +251,51 @@ class Book:
             fills.append(fill)
         return fills
 
+    def replay(self, rows: Iterable[Row], trade: Callable[[Trade], None]) -> None:
+        """Trade and rest plain order flow, handing each trade to `trade` as it happens.
+
+        A limit order trades and then rests, what is left of a market order is discarded, and the
+        cancel of an order that does not rest is ignored. The caller bounds ops, sides and numbers.
+        The same as `match`, `place` and `cancel` row by row, written out: it is the hot loop.
+        Errors: BadRow, with every earlier row done.
+        """
+        index, free, best, ladders = self._index, self._free, self._best, self._levels
+        qtys, level_of, before, after = self._qty, self._level, self._prev, self._next
+        ids, owners = self._id, self._owner
+        for op, order_id, side, price, qty in rows:
+            if op == OP_CANCEL:
+                row = index.pop(order_id, None)
+                if row is None:
+                    continue
+                qtys[level_of[row]] -= qtys[row]
+                left, right = before[row], after[row]
+                after[left] = right
+                before[right] = left
+                free.append(row)
+                if left == right and self._key[left] == best[self._side[left]]:
+                    self._drop_best(self._side[left])
+                continue
+            if order_id in index or qty <= 0:
+                raise BadRow(f"order {order_id} of {qty} lots: no quantity, or it rests already")
+            key = _ANY_PRICE if op == OP_MARKET else -price if side else price
+            if key + best[1 - side] >= 0:
+                qty = self._sweep(order_id, 1 - side, key, qty, trade)
+                if not qty:
+                    continue
+            if op == OP_MARKET:
+                continue
+            level = ladders[side].get(key)
+            if level is None:
+                level = self._open_level(side, key)
+            if not free:
+                self._grow()
+            index[order_id] = row = free.pop()
+            ids[row], owners[row], qtys[row], level_of[row] = order_id, 0, qty, level
+            left = before[level]
+            after[left] = before[level] = row
+            before[row], after[row] = left, level
+            qtys[level] += qty
+
     def export(self) -> tuple[Resting, ...]:
         """Return every order: buys then sells, the best price first, the oldest first.
 
@@ -281,6 +340,40 @@ class Book:
             del self._index[self._id[row]]
             self._unlink(row)
 
+    def _sweep(
+        self, taker: int, side: int, taker_key: int, qty: int, trade: Callable[[Trade], None]
+    ) -> int:
+        """Trade `qty` against the front orders of `side`; return what is left of it."""
+        index, free, after, before = self._index, self._free, self._next, self._prev
+        ids, qtys, best = self._id, self._qty, self._best
+        while taker_key + best[side] >= 0:
+            level = self._levels[side][best[side]]
+            price = self._price(level)
+            row = after[level]
+            wanted = qty
+            while row != level:
+                resting = qtys[row]
+                if resting > qty:
+                    trade((taker, ids[row], price, qty))
+                    qtys[row] = resting - qty
+                    qty = 0
+                    break
+                trade((taker, ids[row], price, resting))
+                qty -= resting
+                del index[ids[row]]
+                free.append(row)
+                row = after[row]
+                if not qty:
+                    break
+            after[level] = row
+            before[row] = level
+            qtys[level] -= wanted - qty
+            if row == level:
+                self._drop_best(side)
+            if not qty:
+                break
+        return qty
+
     def _unlink(self, row: int) -> None:
         before, after = self._prev[row], self._next[row]
         self._next[before] = after
@@ -304,7 +397,7 @@ class Book:
         """Return a new, empty level; it is the best at once if its key is."""
         keys, levels = self._keys[side], self._levels[side]
         if len(keys) > 2 * len(self._index) + _EMPTY_LEVELS_MAX:
-            self._sweep(side)
+            self._drop_empty(side)
         if key > self._best[side]:
             keys.append(key)
             self._best[side] = key
@@ -320,7 +413,7 @@ class Book:
         self._next[level] = self._prev[level] = level
         return level
 
-    def _sweep(self, side: int) -> None:
+    def _drop_empty(self, side: int) -> None:
         """Drop every empty level of `side`: paid for by the operations that emptied them."""
         keys, levels = self._keys[side], self._levels[side]
         kept: list[int] = []
