@@ -18,8 +18,9 @@ if [ "${1:-}" = --inside ]; then # second half, in a mount and process namespace
     mount --rbind /dev "$root/dev"
     # Only what it takes to reach the outside world: proxies, certificates, pip's index.
     keep=()
-    for name in http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY SSL_CERT_FILE \
-        PIP_CERT PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_TRUSTED_HOST PIP_DEFAULT_TIMEOUT; do
+    [ ! -f "$root/opt/certificates.pem" ] || keep+=(PIP_CERT=/opt/certificates.pem)
+    for name in http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY \
+        PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_TRUSTED_HOST PIP_DEFAULT_TIMEOUT; do
         [ -z "${!name:-}" ] || keep+=("$name=${!name}")
     done
     for command in "$@"; do
@@ -59,9 +60,11 @@ began=$SECONDS
 debootstrap --variant=minbase --include=python3,gcc,make,git "$suite" "$root" \
     ${FRESH_MIRROR:+"$FRESH_MIRROR"} >"$root.log" 2>&1 || { tail -n 20 "$root.log"; die "debootstrap failed"; }
 rm -f "$root.log"
-for file in /etc/resolv.conf /etc/hosts /etc/pip.conf "${PIP_CERT:-}" "${SSL_CERT_FILE:-}"; do
-    [ -z "$file" ] || [ ! -f "$file" ] || install -D -m 644 "$file" "$root$file"
+for file in /etc/resolv.conf /etc/hosts /etc/pip.conf; do
+    [ ! -f "$file" ] || install -m 644 "$file" "$root$file"
 done
+certificates=${PIP_CERT:-${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}}
+[ ! -f "$certificates" ] || install -D -m 644 "$certificates" "$root/opt/certificates.pem"
 mkdir -p "$root/home/fresh"
 git -c safe.directory='*' clone --quiet --no-local "$tree" "$root/home/fresh/fairlane"
 chown -R root:root "$root/home/fresh"

@@ -1,0 +1,1 @@
+"""One module a command; each exposes a `click.Command` named `command`, see `ops/cli.py`."""
