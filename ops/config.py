@@ -31,7 +31,6 @@ from ops.genesis import (
     load_genesis,
     parse_genesis,
     save_genesis,
-    support_thresholds,
 )
 
 __all__ = [
@@ -48,7 +47,6 @@ __all__ = [
     "parse_genesis",
     "save_config",
     "save_genesis",
-    "support_thresholds",
 ]
 
 CONFIG_BYTES_MAX: Final = 64 << 10

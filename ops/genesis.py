@@ -18,6 +18,7 @@ from nacl.bindings import crypto_core_ed25519_is_valid_point
 from consensus.committee import REPLICAS_MAX, Committee, Member, Parameters, faults, quorum
 from consensus.crypto import g2_point
 from consensus.digest import tagged
+from consensus.fairorder import thresholds
 from ops.fields import (
     ConfigError,
     demand,
@@ -84,16 +85,6 @@ class Genesis(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 def canonical_json(value: object) -> bytes:
     """Return the one JSON text of a value: sorted keys, no spaces, ASCII, no floats."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
-
-
-def support_thresholds(n: int, gamma_numerator: int, gamma_denominator: int) -> tuple[int, int]:
-    """Return T and S: the logs that must hold a command before it is looked at, and is solid.
-
-    T = floor((1 - gamma) n) + f + 1 and S = 2T - 1. Source: ARCHITECTURE.md, "Fair order".
-    """
-    absent = (gamma_denominator - gamma_numerator) * n // gamma_denominator
-    t = absent + faults(n) + 1
-    return t, 2 * t - 1
 
 
 def load_genesis(path: Path) -> Genesis:
@@ -172,14 +163,10 @@ def check_parameters(parameters: Parameters, n: int) -> None:
         and 2 * p.gamma_numerator > p.gamma_denominator,
         "parameters.gamma: must be over 1/2 and at most 1",
     )
-    t, s = support_thresholds(n, p.gamma_numerator, p.gamma_denominator)
-    honest = n - faults(n)
-    demand(
-        s <= honest,
-        f"parameters.gamma: {p.gamma_numerator}/{p.gamma_denominator} at n={n} makes a command "
-        f"solid in S={s} logs (T={t}), but only n-f={honest} are sure to speak: "
-        "nothing would be ordered; raise gamma or n",
-    )
+    try:
+        thresholds(n, faults(n), p.gamma_numerator, p.gamma_denominator)
+    except ValueError as error:
+        raise ValueError(f"parameters.gamma: {error}; raise gamma or n") from None
 
 
 def _check_members(members: tuple[Member, ...]) -> None:

@@ -27,7 +27,6 @@ from ops.config import (
     parse_genesis,
     save_config,
     save_genesis,
-    support_thresholds,
 )
 from settlement.dealer import deal
 
@@ -202,26 +201,10 @@ def test_deep_nesting_is_an_error_of_ours() -> None:
         parse_genesis(b"[" * 100_000)
 
 
-@pytest.mark.parametrize(
-    ("n", "gamma", "thresholds"),
-    [
-        (4, (1, 1), (2, 3)),
-        (5, (1, 1), (2, 3)),
-        (7, (1, 1), (3, 5)),
-        (9, (1, 1), (3, 5)),
-        (7, (6, 7), (4, 7)),
-        (9, (6, 7), (4, 7)),
-        (10, (9, 10), (5, 9)),
-    ],
-)
-def test_thresholds_by_hand(n: int, gamma: tuple[int, int], thresholds: tuple[int, int]) -> None:
-    assert support_thresholds(n, *gamma) == thresholds
-
-
 def test_a_gamma_that_would_order_nothing_is_refused() -> None:
     """n=7, f=2, gamma=6/7: S=7 logs, but two of seven may never speak."""
     parameters = Parameters(gamma_numerator=6, gamma_denominator=7)
-    with pytest.raises(ConfigError, match=r"S=7.*n-f=5"):
+    with pytest.raises(ConfigError, match=r"gamma: .*S=7.*n-f=5"):
         parse_genesis(
             json.dumps(
                 _without_check(_genesis(7, parameters=parameters)),
