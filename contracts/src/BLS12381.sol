@@ -11,23 +11,21 @@ library BLS12381 {
     uint256 internal constant G1_BYTES = 128;
     uint256 internal constant G2_BYTES = 256;
 
-    address private constant MODEXP = address(0x05);
-    address private constant G1_ADD = address(0x0b);
-    address private constant PAIRING_CHECK = address(0x0f);
-    address private constant MAP_FP_TO_G1 = address(0x10);
+    uint256 private constant SHA256 = 0x02;
+    uint256 private constant MODEXP = 0x05;
+    uint256 private constant G1_ADD = 0x0b;
+    uint256 private constant PAIRING_CHECK = 0x0f;
+    uint256 private constant MAP_FP_TO_G1 = 0x10;
 
-    /// @dev DST || I2OSP(len(DST), 1), RFC 9380 section 5.3.1; the ciphersuite of proof of possession.
-    bytes private constant DST_PRIME =
-        abi.encodePacked("BLS_SIG_BLS12381G1_XMD:SHA-256_SSWU_RO_POP_", uint8(43));
+    /// @dev DST || I2OSP(43, 1), RFC 9380 section 5.3.1: the suite of "proof of possession", 44 bytes, in
+    /// the high bytes of two words.
+    bytes32 private constant DST_HIGH = "BLS_SIG_BLS12381G1_XMD:SHA-256_S";
+    bytes32 private constant DST_LOW = "SWU_RO_POP_+";
 
-    /// @dev What modexp wants around a 64-byte base: lengths of base, exponent and modulus before it,
-    /// exponent 1 and the field's modulus p, padded to 64 bytes, after it. So it answers a padded element.
-    bytes private constant MODEXP_HEAD = abi.encodePacked(uint256(64), uint256(1), uint256(64));
-    bytes private constant MODEXP_TAIL = abi.encodePacked(
-        uint8(1),
-        bytes16(0),
-        hex"1a0111ea397fe69a4b1ba7b6434bacd764774b84f38512bf6730d2a0f6b0f6241eabfffeb153ffffb9feffffffffaaab"
-    );
+    /// @dev The field's modulus p, padded to 64 bytes.
+    uint256 private constant P_HIGH = 0x1a0111ea397fe69a4b1ba7b6434bacd7;
+    uint256 private constant P_LOW =
+        0x64774b84f38512bf6730d2a0f6b0f6241eabfffeb153ffffb9feffffffffaaab;
 
     /// @dev The generator of G2, negated.
     bytes private constant NEGATED_G2 = hex"00000000000000000000000000000000024aa2b2f08f0a91260805272dc51051"
@@ -47,78 +45,91 @@ library BLS12381 {
         returns (bool)
     {
         if (key.length != G2_BYTES || signature.length != G1_BYTES) return false;
-        if (_isZero(key) || _isZero(signature)) return false;
+        if (_isIdentity(key) || _isIdentity(signature)) return false;
         (bool hashed, bytes memory point) = hashToG1(message);
-        if (!hashed || _isZero(point)) return false;
+        if (!hashed || _isIdentity(point)) return false;
         // e(signature, -G2) * e(H(message), key) == 1
         return _pairsToOne(bytes.concat(signature, NEGATED_G2, point, key));
     }
 
     /// @notice Say whether `key` may sign: a point of G2's subgroup that is not the identity.
     function isKey(bytes memory key) internal view returns (bool) {
-        if (key.length != G2_BYTES || _isZero(key)) return false;
+        if (key.length != G2_BYTES || _isIdentity(key)) return false;
         // A pairing with G1's identity is one for every point that the precompile takes.
         return _pairsToOne(bytes.concat(new bytes(G1_BYTES), key));
     }
 
     /// @notice Hash 32 bytes to a point of G1. Source: RFC 9380, section 3 (hash_to_curve).
     /// @return ok False when a precompile is missing.
+    /// @return point 128 bytes, EIP-2537 encoding.
     function hashToG1(bytes32 message) internal view returns (bool ok, bytes memory point) {
-        (bytes32 a, bytes32 b, bytes32 c, bytes32 d) = _expand(message);
-        bytes memory left;
-        bytes memory right;
-        (ok, left) = _mapToG1(a, b);
-        if (!ok) return (false, point);
-        (ok, right) = _mapToG1(c, d);
-        if (!ok) return (false, point);
-        return _call(G1_ADD, bytes.concat(left, right), G1_BYTES);
-    }
-
-    /// @dev expand_message_xmd with SHA-256 to 128 bytes. Source: RFC 9380, section 5.3.1.
-    function _expand(bytes32 message)
-        private
-        pure
-        returns (bytes32 b1, bytes32 b2, bytes32 b3, bytes32 b4)
-    {
-        bytes memory dst = DST_PRIME;
-        bytes32 b0 =
-            sha256(abi.encodePacked(bytes32(0), bytes32(0), message, uint16(128), uint8(0), dst));
-        b1 = sha256(abi.encodePacked(b0, uint8(1), dst));
-        b2 = sha256(abi.encodePacked(b0 ^ b1, uint8(2), dst));
-        b3 = sha256(abi.encodePacked(b0 ^ b2, uint8(3), dst));
-        b4 = sha256(abi.encodePacked(b0 ^ b3, uint8(4), dst));
-    }
-
-    /// @dev Reduce 64 bytes modulo p and map the field element to G1.
-    function _mapToG1(bytes32 high, bytes32 low) private view returns (bool ok, bytes memory out) {
-        (ok, out) = _call(MODEXP, abi.encodePacked(MODEXP_HEAD, high, low, MODEXP_TAIL), 64);
-        if (!ok) return (false, out);
-        return _call(MAP_FP_TO_G1, out, G1_BYTES);
-    }
-
-    function _pairsToOne(bytes memory pairs) private view returns (bool) {
-        (bool ok, bytes memory out) = _call(PAIRING_CHECK, pairs, 32);
-        return ok && bytes32(out) == bytes32(uint256(1));
-    }
-
-    /// @dev Call a precompile. An answer of another length is none: where the precompile does not exist,
-    /// the call itself succeeds.
-    function _call(address precompile, bytes memory input, uint256 size)
-        private
-        view
-        returns (bool ok, bytes memory out)
-    {
-        (ok, out) = precompile.staticcall(input);
-        ok = ok && out.length == size;
-    }
-
-    function _isZero(bytes memory data) private pure returns (bool) {
-        uint256 joined;
-        for (uint256 i = 32; i <= data.length; i += 32) {
-            assembly ("memory-safe") {
-                joined := or(joined, mload(add(data, i)))
+        point = new bytes(G1_BYTES);
+        // One buffer, used again and again beyond the free pointer:
+        //   x +   0  input of SHA-256 (143 bytes): 64 zeros, message, I2OSP(128, 2), 0, DST'
+        //   x +  66  later (77 bytes): b_0 xor b_(i-1), i, DST'
+        //   x + 160  input of modexp (225 bytes): lengths 64, 1, 64; b_i, b_(i+1); exponent 1; p
+        //   x + 416  a field element (64 bytes)
+        //   x + 480  the two points to add (256 bytes)
+        assembly ("memory-safe") {
+            // Call a precompile. An answer of another length is none: where the precompile does not
+            // exist, the call itself succeeds.
+            function run(precompile, input, size, out, outSize) -> done {
+                done := staticcall(gas(), precompile, input, size, out, outSize)
+                done := and(done, eq(returndatasize(), outSize))
             }
+            // Put b_i and b_(i+1) into modexp's base, reduce them, map the element to a point.
+            function element(x, b0, previous, i, out) -> done, last {
+                mstore(add(x, 66), xor(b0, previous))
+                mstore8(add(x, 98), i)
+                done := run(SHA256, add(x, 66), 77, add(x, 256), 32)
+                mstore(add(x, 66), xor(b0, mload(add(x, 256))))
+                mstore8(add(x, 98), add(i, 1))
+                done := and(done, run(SHA256, add(x, 66), 77, add(x, 288), 32))
+                last := mload(add(x, 288))
+                done := and(done, run(MODEXP, add(x, 160), 225, add(x, 416), 64))
+                done := and(done, run(MAP_FP_TO_G1, add(x, 416), 64, out, 128))
+            }
+            let x := mload(0x40)
+            mstore(x, 0)
+            mstore(add(x, 32), 0)
+            mstore(add(x, 64), message)
+            mstore(add(x, 96), shl(232, 0x008000))
+            mstore(add(x, 99), DST_HIGH)
+            mstore(add(x, 131), DST_LOW)
+            mstore(add(x, 160), 64)
+            mstore(add(x, 192), 1)
+            mstore(add(x, 224), 64)
+            mstore8(add(x, 320), 1)
+            mstore(add(x, 321), P_HIGH)
+            mstore(add(x, 353), P_LOW)
+            ok := run(SHA256, x, 143, add(x, 416), 32)
+            let b0 := mload(add(x, 416))
+            let done, last := element(x, b0, 0, 1, add(x, 480))
+            ok := and(ok, done)
+            done, last := element(x, b0, last, 3, add(x, 608))
+            ok := and(ok, done)
+            ok := and(ok, run(G1_ADD, add(x, 480), 256, add(point, 32), 128))
         }
-        return joined == 0;
+    }
+
+    /// @dev Whether the product of the pairings of these pairs is one; false for what is no pair.
+    function _pairsToOne(bytes memory pairs) private view returns (bool isOne) {
+        assembly ("memory-safe") {
+            isOne := staticcall(gas(), PAIRING_CHECK, add(pairs, 32), mload(pairs), 0, 32)
+            isOne := and(isOne, and(eq(returndatasize(), 32), eq(mload(0), 1)))
+        }
+    }
+
+    /// @dev Whether a point's 128 or 256 bytes are all zero, which is the identity.
+    function _isIdentity(bytes memory point) private pure returns (bool zero) {
+        assembly ("memory-safe") {
+            let joined := 0
+            let end := add(point, mload(point))
+            for { let i := add(point, 32) } lt(i, end) { i := add(i, 128) } {
+                joined := or(joined, or(mload(i), mload(add(i, 32))))
+                joined := or(joined, or(mload(add(i, 64)), mload(add(i, 96))))
+            }
+            zero := iszero(joined)
+        }
     }
 }

@@ -2,6 +2,7 @@
 pragma solidity 0.8.37;
 
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
+import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
 import {BLS12381} from "./BLS12381.sol";
 import {Checkpoint, CheckpointsConfig, ICheckpoints} from "./interfaces/ICheckpoints.sol";
 import {IInbox} from "./interfaces/IInbox.sol";
@@ -19,6 +20,8 @@ contract GroupKey {
 
 /// @notice See `ICheckpoints`.
 contract Checkpoints is ICheckpoints, EIP712 {
+    using SafeCast for uint256;
+
     /// @dev How far ahead of the chain's clock a checkpoint's may be, seconds.
     uint256 public constant TIME_AHEAD_MAX = 60;
     /// @dev As many messages as one checkpoint must consume, however many are waiting.
@@ -31,11 +34,13 @@ contract Checkpoints is ICheckpoints, EIP712 {
         "bytes32 nextEpochHash)"
     );
 
-    /// @dev The last accepted checkpoint, as far as the next must be beyond it; one slot.
+    /// @dev The last accepted checkpoint, as far as the next must be beyond it: one slot.
     struct Head {
-        uint64 epoch;
-        uint64 number;
+        uint32 epoch;
+        uint48 number;
+        uint48 inboxCount;
         uint64 height;
+        uint64 withdrawnTotal;
     }
 
     /// @inheritdoc ICheckpoints
@@ -65,14 +70,19 @@ contract Checkpoints is ICheckpoints, EIP712 {
     /// @inheritdoc ICheckpoints
     function submit(Checkpoint calldata checkpoint, bytes calldata signature) external {
         Head memory head = _head;
-        Accepted storage last = _accepted[head.number];
         _checkPlace(checkpoint, head);
         _checkContent(checkpoint);
-        _checkInbox(checkpoint, last);
+        _checkInbox(checkpoint, head);
         bytes32 digest_ = digest(checkpoint);
         if (!BLS12381.verify(groupKey(head.epoch), digest_, signature)) revert BadSignature();
 
-        _head = Head(head.epoch, checkpoint.number, checkpoint.height);
+        _head = Head({
+            epoch: head.epoch,
+            number: uint256(checkpoint.number).toUint48(),
+            inboxCount: uint256(checkpoint.inboxCount).toUint48(),
+            height: checkpoint.height,
+            withdrawnTotal: uint64(checkpoint.withdrawnTotal)
+        });
         _accepted[checkpoint.number] = Accepted({
             withdrawalsRoot: checkpoint.withdrawalsRoot,
             stateRoot: checkpoint.stateRoot,
@@ -187,25 +197,23 @@ contract Checkpoints is ICheckpoints, EIP712 {
 
     /// @dev The checkpoint agrees with the inbox, leaves out no message that waited too long, and its
     /// money is what came in less what went out.
-    function _checkInbox(Checkpoint calldata checkpoint, Accepted storage last) private view {
-        uint64 since = last.inboxCount;
+    function _checkInbox(Checkpoint calldata checkpoint, Head memory head) private view {
+        uint64 since = head.inboxCount;
         if (checkpoint.inboxCount < since) {
             revert InboxCountWentBack(checkpoint.inboxCount, since);
         }
-        (bytes32 chained, uint256 deposited, uint256 nextTime) =
-            inbox.consumed(checkpoint.inboxCount);
-        if (checkpoint.inboxHash != chained) {
-            revert InboxHashMismatch(checkpoint.inboxHash, chained);
+        IInbox.Entry memory entry = inbox.entry(checkpoint.inboxCount);
+        if (checkpoint.inboxHash != entry.chained) {
+            revert InboxHashMismatch(checkpoint.inboxHash, entry.chained);
         }
-        bool late = nextTime < block.timestamp && block.timestamp - nextTime > inclusionDelay;
+        bool late = entry.nextTime != 0 && block.timestamp - entry.nextTime > inclusionDelay;
         if (late && checkpoint.inboxCount - since < CONSUMED_MIN) {
             revert InboxIgnored(checkpoint.inboxCount);
         }
-        uint64 withdrawn = last.withdrawnTotal;
-        if (checkpoint.withdrawnTotal < withdrawn) {
-            revert WithdrawnTotalWentBack(checkpoint.withdrawnTotal, withdrawn);
+        if (checkpoint.withdrawnTotal < head.withdrawnTotal) {
+            revert WithdrawnTotalWentBack(checkpoint.withdrawnTotal, head.withdrawnTotal);
         }
-        int256 expected = int256(deposited) - int256(checkpoint.withdrawnTotal);
+        int256 expected = int256(uint256(entry.depositedTotal)) - int256(checkpoint.withdrawnTotal);
         if (checkpoint.netTotal != expected) {
             revert NetTotalMismatch(checkpoint.netTotal, expected);
         }

@@ -12,12 +12,13 @@ contract Inbox is IInbox {
     /// @inheritdoc IInbox
     address public immutable vault;
 
-    /// @dev At each count what is known of the queue; the first entry is that of the empty one.
-    Entry[] private _entries;
+    /// @dev The entries: one more than messages, the first being that of the empty queue.
+    uint256 private _length = 1;
+    mapping(uint256 count => Entry) private _entries;
 
     constructor(address vault_) {
         vault = vault_;
-        _entries.push(Entry(keccak256("fairlane.inbox.v1"), 0, uint64(block.timestamp)));
+        _entries[0].chained = keccak256("fairlane.inbox.v1");
     }
 
     /// @inheritdoc IInbox
@@ -31,23 +32,13 @@ contract Inbox is IInbox {
 
     /// @inheritdoc IInbox
     function count() public view returns (uint256) {
-        return _entries.length - 1;
+        return _length - 1;
     }
 
     /// @inheritdoc IInbox
-    function entry(uint256 count_) external view returns (Entry memory) {
-        return _at(count_);
-    }
-
-    /// @inheritdoc IInbox
-    function consumed(uint256 count_)
-        external
-        view
-        returns (bytes32 chained, uint256 depositedTotal, uint256 nextTime)
-    {
-        Entry storage found = _at(count_);
-        nextTime = count_ == count() ? type(uint256).max : _entries[count_ + 1].time;
-        return (found.chained, found.depositedTotal, nextTime);
+    function entry(uint256 count_) external view returns (Entry memory found) {
+        found = _entries[count_];
+        if (found.chained == 0) revert UnknownCount(count_, count());
     }
 
     /// @param deposited What of `amount` is money that came in: nothing, for a forced request.
@@ -58,22 +49,16 @@ contract Inbox is IInbox {
         uint256 amount,
         uint256 deposited
     ) private returns (uint256 index) {
-        index = _entries.length;
+        index = _length;
         Entry storage last = _entries[index - 1];
         uint256 limit = DEPOSITED_MAX - last.depositedTotal;
-        if (deposited > limit) {
-            revert DepositedTooMuch(deposited, limit);
-        }
+        if (deposited > limit) revert DepositedTooMuch(deposited, limit);
         bytes memory message = abi.encode(kind, wallet, subaccount, amount);
         bytes32 chained = keccak256(bytes.concat(last.chained, keccak256(message)));
-        _entries.push(
-            Entry(chained, last.depositedTotal + uint128(deposited), uint64(block.timestamp))
-        );
+        uint64 total = last.depositedTotal + uint64(deposited);
+        last.nextTime = uint64(block.timestamp);
+        _entries[index] = Entry({chained: chained, depositedTotal: total, nextTime: 0});
+        _length = index + 1;
         emit Enqueued(index, message, chained);
-    }
-
-    function _at(uint256 count_) private view returns (Entry storage) {
-        if (count_ >= _entries.length) revert UnknownCount(count_, count());
-        return _entries[count_];
     }
 }

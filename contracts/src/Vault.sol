@@ -5,6 +5,7 @@ import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {ReentrancyGuardTransient} from
     "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
+import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
 import {BitMaps} from "@openzeppelin/contracts/utils/structs/BitMaps.sol";
 import {Checkpoints} from "./Checkpoints.sol";
 import {Inbox} from "./Inbox.sol";
@@ -16,21 +17,22 @@ import {IVault} from "./interfaces/IVault.sol";
 /// @notice See `IVault`.
 contract Vault is IVault, ReentrancyGuardTransient {
     using BitMaps for BitMaps.BitMap;
+    using SafeCast for uint256;
     using SafeERC20 for IERC20;
 
     uint8 public constant SUBACCOUNT_MAX = 31;
 
-    /// @dev One slot. `ceiling` is the largest `withdrawnTotal` of the final checkpoints claimed against:
-    /// the withdrawals tree only grows, so honest claims stay below it, whichever checkpoint each names.
+    /// @dev One slot, so that the first claim need not pay for a fresh one. `ceiling` is the largest
+    /// `withdrawnTotal` of the final checkpoints claimed against: the withdrawals tree only grows, so
+    /// honest claims stay below it, whichever checkpoint each names.
     struct Payouts {
-        uint128 total;
-        uint128 ceiling;
+        uint64 minimumDeposit;
+        uint96 total;
+        uint96 ceiling;
     }
 
     /// @inheritdoc IVault
     IERC20 public immutable token;
-    /// @inheritdoc IVault
-    uint256 public immutable minimumDeposit;
     /// @inheritdoc IVault
     IInbox public immutable inbox;
     /// @inheritdoc IVault
@@ -39,11 +41,11 @@ contract Vault is IVault, ReentrancyGuardTransient {
     Payouts private _payouts;
     BitMaps.BitMap private _claimed;
 
-    constructor(IERC20 token_, uint256 minimumDeposit_, CheckpointsConfig memory config) {
+    constructor(IERC20 token_, uint64 minimumDeposit_, CheckpointsConfig memory config) {
         if (address(token_).code.length == 0) revert NotAToken(address(token_));
         if (minimumDeposit_ == 0) revert ZeroMinimum();
         token = token_;
-        minimumDeposit = minimumDeposit_;
+        _payouts.minimumDeposit = minimumDeposit_;
         inbox = new Inbox(address(this));
         checkpoints = new Checkpoints(inbox, config);
     }
@@ -59,7 +61,8 @@ contract Vault is IVault, ReentrancyGuardTransient {
         uint256 before = token.balanceOf(address(this));
         token.safeTransferFrom(msg.sender, address(this), amount);
         uint256 received = token.balanceOf(address(this)) - before;
-        if (received < minimumDeposit) revert DepositTooSmall(received, minimumDeposit);
+        uint256 minimum = minimumDeposit();
+        if (received < minimum) revert DepositTooSmall(received, minimum);
         inboxIndex = inbox.enqueueDeposit(wallet, subaccount, received);
         emit Deposited(wallet, subaccount, msg.sender, received, inboxIndex);
     }
@@ -86,6 +89,11 @@ contract Vault is IVault, ReentrancyGuardTransient {
     }
 
     /// @inheritdoc IVault
+    function minimumDeposit() public view returns (uint256) {
+        return _payouts.minimumDeposit;
+    }
+
+    /// @inheritdoc IVault
     function claimed(uint64 index) external view returns (bool) {
         return _claimed.get(index);
     }
@@ -98,10 +106,10 @@ contract Vault is IVault, ReentrancyGuardTransient {
     /// @dev Add a payout to the total, which never passes what checkpoints say was withdrawn.
     function _count(uint256 amount, uint256 withdrawn) private {
         Payouts memory payouts = _payouts;
-        uint256 ceiling = withdrawn > payouts.ceiling ? withdrawn : payouts.ceiling;
-        if (amount > ceiling - payouts.total) {
-            revert ClaimsExceedWithdrawn(payouts.total + amount, ceiling);
-        }
-        _payouts = Payouts(uint128(payouts.total + amount), uint128(ceiling));
+        if (withdrawn > payouts.ceiling) payouts.ceiling = withdrawn.toUint96();
+        uint256 left = payouts.ceiling - payouts.total;
+        if (amount > left) revert ClaimsExceedWithdrawn(amount, left);
+        payouts.total += uint96(amount);
+        _payouts = payouts;
     }
 }

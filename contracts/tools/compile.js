@@ -18,6 +18,7 @@ const DEPLOYED = {
 // The same as in foundry.toml, so that forge tests what is shipped.
 const SETTINGS = {
   evmVersion: "prague",
+  viaIR: true,
   optimizer: { enabled: true, runs: 10000 },
   metadata: { appendCBOR: false, bytecodeHash: "none" },
   remappings: ["@openzeppelin/=node_modules/@openzeppelin/"],

@@ -17,11 +17,12 @@ interface IInbox {
     /// @notice What is known of the queue once it is `count` messages long.
     /// @param chained Hash of the first `count` messages.
     /// @param depositedTotal Sum of the deposits among them, micro-USDC.
-    /// @param time When the last of them entered, seconds; for count 0 when the contract was made.
+    /// @param nextTime When the message after them entered, seconds; 0 while there is none. Whoever
+    /// consumed `count` messages has let that one wait since then.
     struct Entry {
         bytes32 chained;
-        uint128 depositedTotal;
-        uint64 time;
+        uint64 depositedTotal;
+        uint64 nextTime;
     }
 
     /// @notice Message number `index` (the first is 1) entered; `chained` is the hash after it.
@@ -49,13 +50,4 @@ interface IInbox {
 
     /// @notice What is known at `count_` messages; `UnknownCount` when there are fewer.
     function entry(uint256 count_) external view returns (Entry memory);
-
-    /// @notice What a checkpoint that consumed `count_` messages must agree with.
-    /// @return chained Hash of those messages.
-    /// @return depositedTotal Sum of the deposits among them.
-    /// @return nextTime When the first message beyond them entered; the largest value when there is none.
-    function consumed(uint256 count_)
-        external
-        view
-        returns (bytes32 chained, uint256 depositedTotal, uint256 nextTime);
 }

@@ -41,8 +41,9 @@ interface IVault {
     error AlreadyClaimed(uint64 index);
     /// @notice The proof does not lead to the checkpoint's withdrawals root.
     error BadProof();
-    /// @notice Payouts would exceed what the committee said was withdrawn.
-    error ClaimsExceedWithdrawn(uint256 claimed, uint256 withdrawn);
+    /// @notice Payouts would exceed the `withdrawnTotal` of the checkpoints claimed against: only `left`
+    /// may still be paid.
+    error ClaimsExceedWithdrawn(uint256 amount, uint256 left);
     /// @notice A payout took another amount out of the vault than it should have.
     error TransferMismatch();
 
