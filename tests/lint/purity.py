@@ -1,8 +1,8 @@
 """Find what would let two replicas compute two answers: floats, hashes, identities, set order.
 
-Run as `python -m tests.lint.purity`; it reads the pure files and prints `file:line: rule`. What they
-import is import-linter's business, but for modules that compute in floats. It goes by names: a set
-that another file's function returns into an unannotated variable is not seen.
+Run as `python -m tests.lint.purity`; it reads the pure files and prints `file:line: rule`. Their
+imports are import-linter's business, but for modules that compute in floats. It goes by names: a
+set that another file's function returns into an unannotated variable is not seen.
 """
 
 from __future__ import annotations
