@@ -178,8 +178,8 @@ class GetBatches(Struct, frozen=True, array_like=True, tag="get_batches"):
     """Asks for log `author` after `after` (exclusive), with `until` the branch that ends there."""
 
     author: int
-    after: bytes
-    until: bytes | None
+    after: Head
+    until: Head | None
 
 
 class Batches(Struct, frozen=True, array_like=True, tag="batches"):

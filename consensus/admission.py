@@ -1,0 +1,298 @@
+"""The edge: a frame's bytes become a verified message, or a fault with a reason.
+
+Pure and without shared state but a bounded cache, so that worker threads may run it. The core
+behind it sees only messages whose structure, bounds and signatures were checked here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from hashlib import sha256
+
+from consensus.batches import BodyCheck, batch_fault
+from consensus.codec import CodecError
+from consensus.committee import Committee, Parameters
+from consensus.crypto import signable, verify_ed25519
+from consensus.digest import Digest
+from consensus.messages import (
+    FETCH_BATCHES_MAX,
+    FETCH_BLOCKS_MAX,
+    FETCH_IDS_MAX,
+    QC,
+    TAG_BATCH,
+    TAG_BLOCK,
+    TAG_COMMIT,
+    TAG_TIMEOUT,
+    TAG_VOTE,
+    TC,
+    Batches,
+    Block,
+    Blocks,
+    Bodies,
+    Chain,
+    CommitProof,
+    CommitVote,
+    GetBatches,
+    GetBlock,
+    GetBodies,
+    GetChain,
+    Head,
+    LogBatch,
+    Message,
+    Proposal,
+    RoundInfo,
+    RoundTC,
+    Timeout,
+    Vote,
+    batch_digest,
+    block_digest,
+    commit_digest,
+    decode_message,
+    timeout_digest,
+    vote_digest,
+)
+
+ROUND_MAX = 1 << 62
+VERIFIED_MAX = 65_536
+"""Signatures remembered as good: a certificate mostly holds votes that came one by one before."""
+
+Verify = Callable[[bytes, bytes, bytes], bool]
+"""verify(public key, message, signature)."""
+
+
+class Refused(ValueError):
+    """The frame breaks a rule; the text says which. Its sender is to blame."""
+
+
+class Admission:
+    """Checks frames for one committee."""
+
+    def __init__(
+        self,
+        committee: Committee,
+        parameters: Parameters,
+        genesis_digest: Digest,
+        check_body: BodyCheck,
+        verify: Verify = verify_ed25519,
+    ) -> None:
+        self._committee = committee
+        self._parameters = parameters
+        self._genesis_digest = genesis_digest
+        self._check_body = check_body
+        self._verify = verify
+        self._verified: dict[bytes, None] = {}
+
+    def admit(self, peer: int, frame: bytes) -> Message:
+        """Return the verified message behind a frame from replica `peer`. Errors: Refused."""
+        try:
+            message = decode_message(frame)
+        except CodecError as error:
+            raise Refused(f"malformed: {error}") from None
+        self._check(peer, message)
+        return message
+
+    def _check(self, peer: int, message: Message) -> None:
+        match message:
+            case LogBatch():
+                if message.author != peer:
+                    raise Refused("batch pushed by another than its author")
+                self._batch(message)
+            case Proposal(block, signature):
+                self._block(block)
+                leader = self._committee.leader(block.round)
+                self._signature(leader, TAG_BLOCK, block_digest(block), signature)
+            case Vote():
+                self._own(peer, message.voter, message.epoch, message.round)
+                self._seen(message.seen)
+                covered = vote_digest(message.round, message.block, message.seen)
+                self._signature(peer, TAG_VOTE, covered, message.signature)
+            case CommitVote():
+                self._own(peer, message.voter, message.epoch, message.round)
+                covered = commit_digest(message.round, message.block)
+                self._signature(peer, TAG_COMMIT, covered, message.signature)
+            case Timeout():
+                self._timeout(peer, message)
+            case RoundTC(tc):
+                self._tc(tc)
+            case RoundInfo():
+                self._qc(message.lock)
+                if message.tc is not None:
+                    self._tc(message.tc)
+                self._number(message.committed_height)
+            case Batches(batches):
+                self._at_most(len(batches), FETCH_BATCHES_MAX)
+                for batch in batches:
+                    self._batch(batch)
+            case Bodies(bodies):
+                self._at_most(len(bodies), FETCH_IDS_MAX)
+                if any(self._check_body(body) is None for body in bodies):
+                    raise Refused("body without a good signature")
+            case Blocks(blocks):
+                self._blocks(blocks)
+            case Chain():
+                self._chain(message)
+            case GetBatches() | GetBodies() | GetBlock() | GetChain():
+                self._question(message)
+
+    def _question(self, question: GetBatches | GetBodies | GetBlock | GetChain) -> None:
+        match question:
+            case GetBatches(author, after, until):
+                self._replica(author)
+                self._heads((after,) if until is None else (after, until))
+            case GetBodies(ids):
+                self._at_most(len(ids), FETCH_IDS_MAX)
+            case GetBlock(_, above_height):
+                self._number(above_height)
+            case GetChain(from_height):
+                self._number(from_height)
+
+    def _number(self, value: int) -> None:
+        if not 0 <= value < ROUND_MAX:
+            raise Refused("number out of range")
+
+    def _at_most(self, count: int, most: int) -> None:
+        if count > most:
+            raise Refused(f"{count} items, at most {most}")
+
+    def _replica(self, index: int) -> None:
+        if not 0 <= index < self._committee.n:
+            raise Refused("no such replica")
+
+    def _heads(self, heads: Iterable[Head]) -> None:
+        for head in heads:
+            self._number(head.seq)
+            if len(head.digest) != 32:
+                raise Refused("head digest")
+
+    def _seen(self, seen: tuple[int, ...]) -> None:
+        if len(seen) != self._committee.n:
+            raise Refused("seen has another length than the committee")
+        for seq in seen:
+            self._number(seq)
+
+    def _own(self, peer: int, voter: int, epoch: int, round_: int) -> None:
+        """Votes and timeouts come from their voter itself, in this epoch."""
+        if voter != peer:
+            raise Refused("vote sent by another than its voter")
+        self._epoch(epoch)
+        self._number(round_)
+        if round_ == 0:
+            raise Refused("vote in the genesis' round")
+
+    def _epoch(self, epoch: int) -> None:
+        if epoch != self._committee.epoch:
+            raise Refused("another epoch")
+
+    def _signature(self, signer: int, tag: bytes, digest: bytes, signature: bytes) -> None:
+        self._replica(signer)
+        committee = self._committee
+        message = signable(committee.network, committee.epoch, tag, digest)
+        name = sha256(bytes((signer,)) + message + signature).digest()
+        if name in self._verified:
+            return
+        if not self._verify(committee.keys[signer], message, signature):
+            raise Refused("bad signature")
+        if len(self._verified) >= VERIFIED_MAX:
+            self._verified.clear()
+        self._verified[name] = None
+
+    def _batch(self, batch: LogBatch) -> None:
+        fault = batch_fault(batch, self._committee, self._parameters, self._check_body)
+        if fault is not None:
+            raise Refused(fault)
+        self._signature(batch.author, TAG_BATCH, batch_digest(batch), batch.signature)
+
+    def _quorum(self, voters: list[int]) -> None:
+        if len(dict.fromkeys(voters)) != len(voters):
+            raise Refused("voter twice in a certificate")
+        if not self._committee.quorum <= len(voters) <= self._committee.n:
+            raise Refused("certificate without a quorum")
+
+    def _qc(self, qc: QC) -> None:
+        self._number(qc.round)
+        if qc.round == 0:
+            if qc.block != self._genesis_digest or qc.votes:
+                raise Refused("not the genesis' certificate")
+            return
+        self._quorum([vote.voter for vote in qc.votes])
+        for vote in qc.votes:
+            self._seen(vote.seen)
+            covered = vote_digest(qc.round, qc.block, vote.seen)
+            self._signature(vote.voter, TAG_VOTE, covered, vote.signature)
+
+    def _tc(self, tc: TC) -> None:
+        self._number(tc.round)
+        self._quorum([timeout.voter for timeout in tc.timeouts])
+        for timeout in tc.timeouts:
+            self._number(timeout.lock_round)
+            covered = timeout_digest(tc.round, timeout.lock_round)
+            self._signature(timeout.voter, TAG_TIMEOUT, covered, timeout.signature)
+        if tc.high_qc.round != tc.high_round or tc.high_round >= tc.round:
+            raise Refused("TC without the highest QC that it names")
+        self._qc(tc.high_qc)
+
+    def _timeout(self, peer: int, timeout: Timeout) -> None:
+        self._own(peer, timeout.voter, timeout.epoch, timeout.round)
+        covered = timeout_digest(timeout.round, timeout.lock.round)
+        self._signature(peer, TAG_TIMEOUT, covered, timeout.signature)
+        self._qc(timeout.lock)
+        by_tc = timeout.tc is not None and timeout.tc.round == timeout.round - 1
+        if timeout.lock.round >= timeout.round:
+            raise Refused("timeout below its own lock")
+        if timeout.lock.round != timeout.round - 1 and not by_tc:
+            raise Refused("timeout of a round that no certificate opens")
+        if timeout.tc is not None:
+            self._tc(timeout.tc)
+
+    def _block(self, block: Block) -> None:
+        self._epoch(block.epoch)
+        for number in (block.round, block.height, block.executed_height):
+            self._number(number)
+        if not block.qc.round < block.round or block.height == 0:
+            raise Refused("block not above its parent")
+        if block.executed_height >= block.height or len(block.executed_digest) != 32:
+            raise Refused("executed state not below the block")
+        if len(block.heads) != self._committee.n:
+            raise Refused("heads have another length than the committee")
+        self._heads(block.heads)
+        self._qc(block.qc)
+        if block.tc is not None:
+            self._tc(block.tc)
+
+    def _blocks(self, blocks: tuple[Block, ...]) -> None:
+        self._at_most(len(blocks), FETCH_BLOCKS_MAX)
+        parent: Block | None = None
+        for block in blocks:
+            self._block(block)
+            if parent is not None and (
+                block.qc.block != block_digest(parent) or block.height != parent.height + 1
+            ):
+                raise Refused("blocks are not linked")
+            parent = block
+
+    def _chain(self, chain: Chain) -> None:
+        if not chain.blocks:
+            raise Refused("empty chain")
+        self._blocks(chain.blocks)
+        last = block_digest(chain.blocks[-1])
+        if chain.proof is not None:
+            self._proof(chain.proof)
+            if chain.proof.block != last or chain.proof.round != chain.blocks[-1].round:
+                raise Refused("proof of another block")
+            return
+        child, qc = chain.child, chain.child_qc
+        if child is None or qc is None:
+            raise Refused("chain without a proof")
+        self._block(child)
+        self._qc(qc)
+        if child.qc.block != last or child.round != chain.blocks[-1].round + 1:
+            raise Refused("child does not prove the chain")
+        if qc.block != block_digest(child) or qc.round != child.round:
+            raise Refused("child is not certified")
+
+    def _proof(self, proof: CommitProof) -> None:
+        self._number(proof.round)
+        self._quorum([voter for voter, _ in proof.votes])
+        covered = commit_digest(proof.round, proof.block)
+        for voter, signature in proof.votes:
+            self._signature(voter, TAG_COMMIT, covered, signature)

@@ -1,0 +1,177 @@
+"""What the parts of a replica share: its collaborators and the effects of the step in progress."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Protocol
+
+from consensus.blocktree import BlockTree
+from consensus.codec import encode
+from consensus.command import CommandId
+from consensus.committee import Committee, Parameters
+from consensus.crypto import ReplicaSigner
+from consensus.digest import Digest
+from consensus.effects import (
+    Blame,
+    Broadcast,
+    Effect,
+    Halt,
+    Persist,
+    Reply,
+    Send,
+    SetTimer,
+    Write,
+)
+from consensus.logstore import LogStore
+from consensus.messages import Head, Message
+from consensus.ownlog import OwnLog
+from consensus.safety import Safety
+from consensus.sequencer import OrderedBlock, Sequencer
+
+TABLE_SAFETY = "safety"
+TABLE_BLOCKS = "blocks"
+TABLE_CHAIN = "chain"
+TABLE_BATCHES = "batches"
+TABLE_LOG = "log"
+TABLE_BODIES = "bodies"
+TABLE_PROOFS = "proofs"
+TABLE_STATE = "state"
+TABLE_EVIDENCE = "evidence"
+
+KEY_SAFETY = b"record"
+KEY_OWN_HEAD = b"own-head"
+KEY_SNAPSHOT = b"snapshot"
+
+LAZY_WRITES_MAX = 4_096
+"""Records that may wait for the next synced write; more are written without waiting for one."""
+
+
+class Reader(Protocol):
+    """Reads what this replica has persisted: its own disk, or the simulator's."""
+
+    def get(self, table: str, key: bytes) -> bytes | None: ...
+
+    def scan(self, table: str, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]: ...
+
+
+class Executor(Protocol):
+    """The replicated state machine behind the order."""
+
+    def execute(self, block: OrderedBlock, bodies: list[tuple[CommandId, bytes]]) -> None: ...
+
+    def digest(self) -> bytes: ...
+
+    def export(self) -> bytes: ...
+
+    def restore(self, data: bytes) -> None: ...
+
+
+def height_key(height: int) -> bytes:
+    """Return the store key of a height: big-endian, so that a scan is in order."""
+    return height.to_bytes(8, "big")
+
+
+def log_key(author: int, seq: int) -> bytes:
+    """Return the store key of a position in a log, whose value is the committed digest there."""
+    return author.to_bytes(2, "big") + seq.to_bytes(8, "big")
+
+
+def batch_key(author: int, head: Head) -> bytes:
+    """Return the store key of one batch: its position, then its digest, since logs may branch."""
+    return log_key(author, head.seq) + head.digest
+
+
+class Context:
+    """One replica's state and the output of its current step."""
+
+    def __init__(
+        self,
+        committee: Committee,
+        parameters: Parameters,
+        me: int,
+        signer: ReplicaSigner,
+        reader: Reader,
+        executor: Executor,
+        safety: Safety,
+        logs: LogStore,
+        own: OwnLog,
+        tree: BlockTree,
+        sequencer: Sequencer,
+    ) -> None:
+        self.committee = committee
+        self.parameters = parameters
+        self.me = me
+        self.signer = signer
+        self.reader = reader
+        self.executor = executor
+        self.safety = safety
+        self.logs = logs
+        self.own = own
+        self.tree = tree
+        self.sequencer = sequencer
+        self.now_ms = 0
+        self.counters: dict[str, int] = {}
+        self.executed_digests: dict[int, Digest] = {}
+        self.loopback: deque[Message] = deque()
+        self._out: list[Effect] = []
+        self._writes: list[Write] = []
+        self._promised = False
+        self._flush = False
+
+    def count(self, name: str, by: int = 1) -> None:
+        """Add to a counter that the driver shows as a metric."""
+        self.counters[name] = self.counters.get(name, 0) + by
+
+    def write(self, table: str, key: bytes, value: bytes | None) -> None:
+        """Write a record with the next Persist."""
+        self._writes.append(Write(table, key, value))
+
+    def promise(self) -> None:
+        """Ask that all records so far are durable before this step's messages leave."""
+        self._promised = True
+
+    def flush(self) -> None:
+        """Ask that waiting records are written at the end of this step, not necessarily synced."""
+        self._flush = True
+
+    def persist_safety(self) -> None:
+        """Make the voting state durable before this step's messages leave."""
+        self.write(TABLE_SAFETY, KEY_SAFETY, encode(self.safety.record()))
+        self.promise()
+
+    def send(self, peer: int, message: Message) -> None:
+        if peer == self.me:
+            self.loopback.append(message)
+        else:
+            self._out.append(Send(peer, message))
+
+    def broadcast(self, message: Message) -> None:
+        """Send to every other replica, and take it in here in this same step."""
+        self._out.append(Broadcast(message))
+        self.loopback.append(message)
+
+    def timer(self, name: str, at_ms: int) -> None:
+        self._out.append(SetTimer(name, at_ms))
+
+    def reply(self, id_: CommandId, status: str, retry_after_ms: int = 0) -> None:
+        self._out.append(Reply(id_, status, retry_after_ms))
+
+    def blame(self, peer: int, why: str) -> None:
+        if peer != self.me:
+            self.count("blame")
+            self._out.append(Blame(peer, why))
+
+    def halt(self, why: str, dump: bytes) -> None:
+        self._out.append(Halt(why, dump))
+
+    def effects(self) -> list[Effect]:
+        """Return the step's effects, its records first, and begin the next step's."""
+        out = self._out
+        write_now = self._promised or self._flush or len(self._writes) > LAZY_WRITES_MAX
+        if write_now and self._writes:
+            out = [Persist(tuple(self._writes), self._promised), *out]
+            self._writes = []
+        self._out = []
+        self._promised = self._flush = False
+        return out

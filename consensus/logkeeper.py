@@ -1,0 +1,213 @@
+"""Order logs at work: own batches on their timer, peers' batches and bodies, echoes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from consensus.batches import SealedBatch
+from consensus.codec import encode
+from consensus.command import Command, CommandId, command_id, decode_command, expires_ms
+from consensus.context import (
+    KEY_OWN_HEAD,
+    TABLE_BATCHES,
+    TABLE_BODIES,
+    TABLE_SAFETY,
+    Context,
+    batch_key,
+)
+from consensus.effects import L1Observed, PricesObserved, Submitted
+from consensus.evidence import EvidenceBook
+from consensus.fetch import Fetcher, WantBody
+from consensus.messages import LogBatch, batch_digest
+from consensus.ownlog import RECEIPTS_MAX
+
+TIMER = "batch"
+ECHO_PATIENCE_MS = 60
+"""A body is usually on its way from who introduces it: it is asked for after this long."""
+CLIENT_WAITING_MAX = RECEIPTS_MAX // 2
+"""Receipts that wait before clients hear `busy`; the rest of the queue is for echoes."""
+
+
+class LogKeeper:
+    """Feeds the own log and holds the peers'."""
+
+    def __init__(self, ctx: Context, fetcher: Fetcher, evidence: EvidenceBook) -> None:
+        self._ctx = ctx
+        self._fetcher = fetcher
+        self._evidence = evidence
+        self._unanswered: dict[CommandId, None] = {}
+        self.behind = False
+        """Far behind the committed chain: what peers log is mostly emitted there, so it is not
+        echoed until we have caught up; then `relog` appends what is still pending."""
+
+    def start(self) -> None:
+        """Send the own uncommitted batches again, and begin the batch timer."""
+        ctx = self._ctx
+        base = ctx.logs.bases[ctx.me]
+        path = ctx.logs.path(ctx.me, base, ctx.own.head)
+        assert isinstance(path, list), "own batches are on disk before they are sent"
+        for sealed in path:
+            ctx.broadcast(sealed.batch)
+        self.relog()
+        ctx.timer(TIMER, ctx.now_ms)
+
+    def is_over(self, id_: CommandId) -> bool:
+        """Say whether `id_` was emitted or is void: it is never logged again, and needs no body."""
+        sequencer = self._ctx.sequencer
+        return expires_ms(id_) <= sequencer.time_ms or sequencer.fair.is_done(id_)
+
+    def on_submitted(self, command: Submitted) -> None:
+        """A client's command: into the log with it, unless it is over or the log is full."""
+        ctx, id_ = self._ctx, command.id
+        if self.is_over(id_):
+            ctx.reply(id_, "duplicate" if ctx.sequencer.fair.is_done(id_) else "expired")
+            return
+        if ctx.own.is_persisted(id_) or self._committed(id_):
+            ctx.reply(id_, "seen")
+            return
+        room = ctx.own.has_room(ctx.logs.bases[ctx.me])
+        if not room or ctx.own.waiting >= CLIENT_WAITING_MAX:
+            ctx.count("busy")
+            ctx.reply(id_, "busy", ctx.parameters.round_timer_ms)
+            return
+        self._hold_body(id_, command.body)
+        ctx.own.receive(id_, introduced=True)
+        self._unanswered[id_] = None
+        self._arm()
+
+    def _committed(self, id_: CommandId) -> bool:
+        """Say whether our committed log holds the pending `id_`."""
+        fair = self._ctx.sequencer.fair
+        return fair.is_pending(id_) and fair.holds(self._ctx.me, id_)
+
+    def _hold_body(self, id_: CommandId, body: bytes) -> None:
+        ctx = self._ctx
+        if ctx.logs.body(id_) is None:
+            ctx.logs.add_body(id_, body)
+            ctx.write(TABLE_BODIES, id_, body)
+
+    def on_prices(self, observed: PricesObserved) -> None:
+        self._ctx.own.observe_prices(observed.observations)
+
+    def on_inbox(self, observed: L1Observed) -> None:
+        """Claim the contract's inbox in the next batches, if it continues what we claimed."""
+        if not self._ctx.own.observe_inbox(observed.since, observed.messages, observed.hash):
+            self._ctx.count("inbox_out_of_step")
+            return
+        self._arm()
+
+    def _arm(self) -> None:
+        self._ctx.timer(TIMER, max(self._ctx.now_ms, self._ctx.own.due_ms()))
+
+    def on_timer(self) -> None:
+        """Sign a batch when one is due and the window has room."""
+        ctx, own = self._ctx, self._ctx.own
+        if ctx.now_ms < own.due_ms():
+            self._arm()
+            return
+        if not own.has_room(ctx.logs.bases[ctx.me]):
+            ctx.count("log_window_full")
+            ctx.timer(TIMER, ctx.now_ms + ctx.parameters.batch_interval_ms)
+            return
+        sealed = own.make_batch(ctx.now_ms, self._body)
+        self.hold(sealed)
+        for entry in sealed.batch.entries:
+            body = ctx.logs.body(CommandId(entry))
+            if body is not None:
+                ctx.write(TABLE_BODIES, entry, body)
+        ctx.write(TABLE_SAFETY, KEY_OWN_HEAD, encode(sealed.head))
+        ctx.promise()
+        ctx.broadcast(sealed.batch)
+        ctx.count("batches_signed")
+        for entry in sealed.batch.entries:
+            if self._unanswered.pop(CommandId(entry), 0) is None:
+                ctx.reply(CommandId(entry), "seen")
+        self._arm()
+
+    def _body(self, id_: CommandId) -> bytes:
+        body = self._ctx.logs.body(id_)
+        assert body is not None, "a logged command's body is held until it is over"
+        return body
+
+    def on_batch(self, peer: int, batch: LogBatch, asked: bool) -> None:
+        """Hold a peer's batch if there is room for it, and echo what it logs."""
+        ctx = self._ctx
+        if batch.author == ctx.me:
+            self._on_own_batch(peer, batch)
+            return
+        digest = batch_digest(batch)
+        if ctx.logs.batch(batch.author, digest) is not None:
+            return
+        rival = ctx.logs.rival(batch, digest)
+        if rival is not None:
+            self._evidence.found("log_fork", batch.author, batch.seq, rival.batch, batch)
+        if not ctx.logs.wanted(batch, asked):
+            ctx.count("batches_unwanted")
+            return
+        ids = [command_id(ctx.committee.network, decode_command(body)) for body in batch.bodies]
+        sealed = SealedBatch(batch, tuple(ids))
+        self.hold(sealed)
+        for id_, body in zip(ids, batch.bodies, strict=True):
+            ctx.write(TABLE_BODIES, id_, body)
+        ctx.count("entries_received", len(batch.entries))
+        self._echo(sealed)
+
+    def _on_own_batch(self, peer: int, batch: LogBatch) -> None:
+        """Our own batches come back in answers; one that we did not make is another's misuse."""
+        ctx = self._ctx
+        if peer != ctx.me and batch.seq > ctx.own.head.seq:
+            ctx.count("own_batch_unknown")
+
+    def hold(self, sealed: SealedBatch) -> None:
+        """Keep a batch in memory, and on disk with the next Persist."""
+        ctx = self._ctx
+        over = [CommandId(e) for e in sealed.batch.entries if self.is_over(CommandId(e))]
+        ctx.logs.add(sealed, over)
+        key = batch_key(sealed.batch.author, sealed.head)
+        ctx.write(TABLE_BATCHES, key, encode(sealed.batch))
+
+    def _echo(self, sealed: SealedBatch) -> None:
+        """Append to our log what a peer's log holds, or ask for the bodies that we lack."""
+        for entry in sealed.batch.entries:
+            id_ = CommandId(entry)
+            if id_ in sealed.missing:
+                self._fetcher.want(WantBody(id_), [sealed.batch.author], ECHO_PATIENCE_MS)
+        self._log_all(sealed.batch.entries)
+
+    def _log_all(self, ids: Iterable[bytes]) -> None:
+        ctx = self._ctx
+        for each in () if self.behind else ids:
+            id_ = CommandId(each)
+            if ctx.logs.body(id_) is None or ctx.own.holds(id_) or self.is_over(id_):
+                continue
+            if not ctx.sequencer.fair.holds(ctx.me, id_):
+                ctx.own.receive(id_, introduced=False)
+        if ctx.own.waiting:
+            self._arm()
+
+    def after_commit(self, emitted: Iterable[CommandId], void: Iterable[CommandId]) -> None:
+        """Answer clients whose commands are over before our log held them; log what it lacks."""
+        for ids, status in ((emitted, "seen"), (void, "expired")):
+            for id_ in ids:
+                if self._unanswered.pop(id_, 0) is None:
+                    self._ctx.reply(id_, status)
+        self.relog()
+
+    def relog(self) -> None:
+        """Append every pending id that our log lacks: echoes that a crash or a full queue lost."""
+        ctx = self._ctx
+        self._log_all(ctx.sequencer.fair.missing_for(ctx.me))
+
+    def on_bodies(self, bodies: Iterable[bytes]) -> None:
+        """Take the commands that we wait for; their signatures were verified at the edge."""
+        ctx = self._ctx
+        for body in bodies:
+            command: Command = decode_command(body)
+            id_ = command_id(ctx.committee.network, command)
+            if ctx.logs.is_waited_for(id_):
+                self._hold_body(id_, body)
+                self._log_all([id_])
+
+    def next_inbox(self) -> int:
+        """Return how many inbox messages our log has claimed: the watcher goes on from there."""
+        return self._ctx.own.claimed_inbox

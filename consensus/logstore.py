@@ -1,0 +1,234 @@
+"""Everybody's order logs above their committed heads, with all branches, and the bodies.
+
+A log is a chain of signed batches; a liar's may branch. Kept are batches within the author's
+window, the first per (author, seq) unasked, others only when a proposal or an asked-for answer
+names them. Batches at or below a committed head leave memory; the store on disk keeps them.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from consensus.batches import SealedBatch, link_fault
+from consensus.command import CommandId, expires_ms
+from consensus.committee import Committee, Parameters
+from consensus.digest import Digest
+from consensus.messages import Head, LogBatch
+
+EXPIRIES_SLACK = 4_096
+"""Emitted commands stay in the expiry queue until there are so many more of them than held."""
+BRANCHES_MAX = 8
+"""Batches kept for one (author, seq); a liar's further branches are refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class MissingBatch:
+    """A path ends at a batch that is not held."""
+
+    head: Head
+
+
+@dataclass(frozen=True, slots=True)
+class MissingBodies:
+    """A path is whole, but these commands are not held."""
+
+    ids: tuple[CommandId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenPath:
+    """No valid run of batches leads from one head to the other."""
+
+    why: str
+
+
+Path = list[SealedBatch] | MissingBatch | BrokenPath
+
+
+class LogStore:
+    """Batches above the committed heads, by digest and by predecessor, and command bodies."""
+
+    def __init__(self, committee: Committee, parameters: Parameters, bases: Iterable[Head]) -> None:
+        self._parameters = parameters
+        self.bases: list[Head] = list(bases)
+        self.base_batches: list[LogBatch | None] = [None] * committee.n
+        self._held: list[dict[Digest, SealedBatch]] = [{} for _ in range(committee.n)]
+        self._after: list[dict[bytes, list[SealedBatch]]] = [{} for _ in range(committee.n)]
+        self._by_seq: list[dict[int, list[SealedBatch]]] = [{} for _ in range(committee.n)]
+        self._bodies: dict[CommandId, bytes] = {}
+        self._expiries: list[CommandId] = []
+        self._waiting: dict[CommandId, list[SealedBatch]] = {}
+        self.branched: dict[int, tuple[SealedBatch, SealedBatch]] = {}
+        """The first two batches seen at one seq, by author: evidence of a forked log."""
+
+    def body(self, id_: CommandId) -> bytes | None:
+        return self._bodies.get(id_)
+
+    def bodies_held(self) -> int:
+        return len(self._bodies)
+
+    def batches_held(self) -> int:
+        return sum(len(held) for held in self._held)
+
+    def batch(self, author: int, digest: bytes) -> SealedBatch | None:
+        return self._held[author].get(Digest(digest))
+
+    def wanted(self, batch: LogBatch, asked: bool) -> bool:
+        """Say whether there is room for `batch`: in the window, and first at its seq or asked."""
+        base = self.bases[batch.author].seq
+        if not base < batch.seq <= base + 2 * self._parameters.log_window:
+            return False
+        rivals = self._by_seq[batch.author].get(batch.seq, ())
+        return not rivals or (asked and len(rivals) < BRANCHES_MAX)
+
+    def rival(self, batch: LogBatch, digest: Digest) -> SealedBatch | None:
+        """Return a different batch at the same position: with `batch`, evidence of a fork."""
+        for other in self._by_seq[batch.author].get(batch.seq, ()):
+            if other.digest != digest:
+                return other
+        return None
+
+    def add(self, sealed: SealedBatch, needless: Iterable[CommandId]) -> None:
+        """Hold a valid batch; `needless` are entries that need no body (void or emitted)."""
+        batch = sealed.batch
+        self._held[batch.author][sealed.digest] = sealed
+        self._after[batch.author].setdefault(batch.prev, []).append(sealed)
+        rivals = self._by_seq[batch.author].setdefault(batch.seq, [])
+        rivals.append(sealed)
+        if len(rivals) > 1:
+            self.branched.setdefault(batch.author, (rivals[0], sealed))
+        for id_, body in zip(sealed.body_ids, batch.bodies, strict=True):
+            self.add_body(id_, body)
+        free = dict.fromkeys(needless)
+        for entry in batch.entries:
+            id_ = CommandId(entry)
+            if id_ not in self._bodies and id_ not in free:
+                sealed.missing[id_] = None
+                if id_ not in self._waiting:
+                    self._waiting[id_] = []
+                    heapq.heappush(self._expiries, id_)
+                self._waiting[id_].append(sealed)
+
+    def add_body(self, id_: CommandId, body: bytes) -> None:
+        """Hold a verified command; batches that waited for it come nearer to ready."""
+        if id_ in self._bodies:
+            return
+        self._bodies[id_] = body
+        heapq.heappush(self._expiries, id_)
+        self.satisfy(id_)
+
+    def satisfy(self, id_: CommandId) -> None:
+        """Stop waiting for the body of `id_`: it is held, or needed no more."""
+        for sealed in self._waiting.pop(id_, ()):
+            sealed.missing.pop(id_, None)
+
+    def is_waited_for(self, id_: CommandId) -> bool:
+        return id_ in self._waiting
+
+    def drop_body(self, id_: CommandId) -> None:
+        """Forget the body of an emitted command; disk keeps it."""
+        self._bodies.pop(id_, None)
+
+    def expire(self, block_time_ms: int) -> list[CommandId]:
+        """Forget the bodies of void commands, stop waiting for them, and say which they were."""
+        void: list[CommandId] = []
+        while self._expiries and expires_ms(self._expiries[0]) <= block_time_ms:
+            id_ = heapq.heappop(self._expiries)
+            self._bodies.pop(id_, None)
+            self.satisfy(id_)
+            void.append(id_)
+        if len(self._expiries) > 2 * (len(self._bodies) + len(self._waiting)) + EXPIRIES_SLACK:
+            self._expiries = sorted({**self._bodies, **self._waiting})
+        return void
+
+    def _predecessor(self, batch: LogBatch) -> LogBatch | bool | None:
+        """Return the batch that `prev` names, None for the log's start, False when not held."""
+        base = self.bases[batch.author]
+        if batch.prev == base.digest:
+            if self.base_batches[batch.author] is None and base.seq > 0:
+                return False
+            return self.base_batches[batch.author]
+        held = self._held[batch.author].get(Digest(batch.prev))
+        return held.batch if held is not None else False
+
+    def _follows(self, sealed: SealedBatch) -> bool:
+        if sealed.follows is None:
+            prev = self._predecessor(sealed.batch)
+            if isinstance(prev, bool):
+                return False
+            sealed.follows = link_fault(prev, sealed.batch) is None
+        return sealed.follows
+
+    def path(self, author: int, start: Head, end: Head) -> Path:
+        """Return the batches after `start` up to `end`, oldest first, or what stands in the way."""
+        run: list[SealedBatch] = []
+        at = end
+        while at.digest != start.digest:
+            if at.seq <= start.seq:
+                return BrokenPath("branch does not extend the earlier head")
+            sealed = self._held[author].get(Digest(at.digest))
+            if sealed is None:
+                return MissingBatch(at)
+            if sealed.batch.seq != at.seq:
+                return BrokenPath("head names another seq")
+            run.append(sealed)
+            at = Head(at.seq - 1, sealed.batch.prev)
+        if at.seq != start.seq:
+            return BrokenPath("head names another seq")
+        run.reverse()
+        if not all(self._follows(sealed) for sealed in run):
+            return BrokenPath("batch does not follow its predecessor")
+        return run
+
+    def bodies_missing(self, run: Iterable[SealedBatch]) -> MissingBodies | None:
+        """Say which commands of these batches are not held."""
+        ids = dict.fromkeys(id_ for sealed in run for id_ in sealed.missing)
+        return MissingBodies(tuple(ids)) if ids else None
+
+    def deepest(self, author: int, start: Head, batches_max: int) -> list[SealedBatch]:
+        """Return the longest run of ready batches after `start`, at most `batches_max` of them."""
+        after = self._after[author]
+        best: list[SealedBatch] = []
+        stack: list[tuple[bytes, list[SealedBatch]]] = [(start.digest, [])]
+        while stack:
+            digest, run = stack.pop()
+            while len(run) < batches_max:
+                ready = [s for s in after.get(digest, ()) if not s.missing and self._follows(s)]
+                if not ready:
+                    break
+                for other in ready[1:]:
+                    stack.append((other.digest, [*run, other]))
+                run.append(ready[0])
+                digest = ready[0].digest
+            if len(run) > len(best):
+                best = run
+        return best
+
+    def commit(self, author: int, run: list[SealedBatch]) -> None:
+        """Move the committed head of log `author` over `run`; older batches leave memory."""
+        if not run:
+            return
+        last = run[-1]
+        first_seq = self.bases[author].seq + 1
+        self.bases[author] = last.head
+        self.base_batches[author] = last.batch
+        for seq in range(first_seq, last.batch.seq + 1):
+            for sealed in self._by_seq[author].pop(seq, ()):
+                self._forget(sealed)
+
+    def _forget(self, sealed: SealedBatch) -> None:
+        author = sealed.batch.author
+        del self._held[author][sealed.digest]
+        siblings = self._after[author].get(sealed.batch.prev)
+        if siblings is not None:
+            siblings.remove(sealed)
+            if not siblings:
+                del self._after[author][sealed.batch.prev]
+        for id_ in sealed.missing:
+            waiting = self._waiting.get(id_)
+            if waiting is not None:
+                waiting.remove(sealed)
+                if not waiting:
+                    del self._waiting[id_]

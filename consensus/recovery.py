@@ -1,0 +1,209 @@
+"""From a disk to a replica: the durable state, the newest snapshot, and the blocks after it.
+
+A restarted replica is the one that crashed, less what it never promised. Errors: CorruptState
+when records that must be there are not; the operator restores the disk or joins anew.
+"""
+
+from __future__ import annotations
+
+from consensus.batches import SealedBatch, log_start
+from consensus.blocktree import RECENT_MAX, BlockTree, genesis_block
+from consensus.codec import decode
+from consensus.command import CommandId, command_id, decode_command
+from consensus.committee import Committee, Parameters
+from consensus.committer import Committer
+from consensus.context import (
+    KEY_OWN_HEAD,
+    KEY_SAFETY,
+    KEY_SNAPSHOT,
+    TABLE_BATCHES,
+    TABLE_BLOCKS,
+    TABLE_BODIES,
+    TABLE_CHAIN,
+    TABLE_LOG,
+    TABLE_SAFETY,
+    TABLE_STATE,
+    Context,
+    Executor,
+    Reader,
+    batch_key,
+    height_key,
+    log_key,
+)
+from consensus.crypto import ReplicaSigner
+from consensus.digest import Digest
+from consensus.fetch import Fetcher
+from consensus.logstore import LogStore
+from consensus.messages import Block, Head, LogBatch
+from consensus.ownlog import OwnLog
+from consensus.safety import Safety, SafetyRecord
+from consensus.sequencer import Sequencer
+from consensus.snapshot import Snapshot
+
+UNCOMMITTED_LOADED_MAX = 4_096
+"""Batches of one log loaded above its committed head; the rest is fetched again."""
+
+
+class CorruptState(RuntimeError):
+    """The disk lacks a record that the rest of it names."""
+
+
+def open_context(
+    committee: Committee,
+    parameters: Parameters,
+    me: int,
+    signer: ReplicaSigner,
+    reader: Reader,
+    executor: Executor,
+    genesis_time_ms: int,
+) -> tuple[Context, Fetcher, Committer]:
+    """Return the context that this disk describes, with its committed blocks executed."""
+    starts = tuple(log_start(committee.network, committee.epoch, i) for i in range(committee.n))
+    genesis, genesis_digest = genesis_block(committee.network, committee.epoch, starts)
+    sequencer = Sequencer(committee, parameters, starts, genesis_time_ms)
+    recent = [genesis]
+    raw = reader.get(TABLE_STATE, KEY_SNAPSHOT)
+    if raw is not None:
+        snapshot = decode(Snapshot, raw, bytes_max=len(raw))
+        sequencer.restore(snapshot.sequencer)
+        executor.restore(snapshot.executor)
+        recent = _recent_blocks(reader, snapshot.height, genesis)
+    raw = reader.get(TABLE_SAFETY, KEY_SAFETY)
+    record = decode(SafetyRecord, raw) if raw else Safety.fresh(committee.epoch, genesis_digest)
+    logs = LogStore(committee, parameters, sequencer.heads)
+    for author, head in enumerate(sequencer.heads):
+        logs.base_batches[author] = _batch_at(reader, author, head) if head.seq else None
+    own_head, own_last = _own_head(reader, me, starts[me])
+    ctx = Context(
+        committee=committee,
+        parameters=parameters,
+        me=me,
+        signer=signer,
+        reader=reader,
+        executor=executor,
+        safety=Safety(signer, me, record),
+        logs=logs,
+        own=OwnLog(committee, parameters, me, signer, own_head, own_last),
+        tree=BlockTree(recent),
+        sequencer=sequencer,
+    )
+    fetcher = Fetcher(ctx)
+    committer = Committer(ctx, fetcher)
+    _load_pending_bodies(ctx)
+    _replay(ctx, committer)
+    _load_uncommitted(ctx)
+    return ctx, fetcher, committer
+
+
+def _must(value: bytes | None, what: str) -> bytes:
+    if value is None:
+        raise CorruptState(f"{what} is missing on disk")
+    return value
+
+
+def _recent_blocks(reader: Reader, height: int, genesis: Block) -> list[Block]:
+    recent: list[Block] = [genesis] if height < RECENT_MAX else []
+    for h in range(max(1, height - RECENT_MAX + 1), height + 1):
+        recent.append(_block_at(reader, h))
+    return recent
+
+
+def _block_at(reader: Reader, height: int) -> Block:
+    digest = _must(reader.get(TABLE_CHAIN, height_key(height)), f"block {height}")
+    return decode(Block, _must(reader.get(TABLE_BLOCKS, digest), f"block {height}"))
+
+
+def _batch_at(reader: Reader, author: int, head: Head) -> LogBatch:
+    raw = reader.get(TABLE_BATCHES, batch_key(author, head))
+    return decode(LogBatch, _must(raw, f"batch {head.seq} of log {author}"))
+
+
+def _own_head(reader: Reader, me: int, start: Head) -> tuple[Head, LogBatch | None]:
+    raw = reader.get(TABLE_SAFETY, KEY_OWN_HEAD)
+    if raw is None:
+        return start, None
+    head = decode(Head, raw)
+    return head, _batch_at(reader, me, head)
+
+
+def _seal(ctx: Context, batch: LogBatch) -> SealedBatch:
+    network = ctx.committee.network
+    ids = tuple(command_id(network, decode_command(body)) for body in batch.bodies)
+    return SealedBatch(batch, ids)
+
+
+def _hold(ctx: Context, sealed: SealedBatch) -> None:
+    """Hold a stored batch with the bodies that disk has for its entries."""
+    fair = ctx.sequencer.fair
+    over = [CommandId(e) for e in sealed.batch.entries if fair.is_done(e)]
+    ctx.logs.add(sealed, over)
+    for id_ in list(sealed.missing):
+        body = ctx.reader.get(TABLE_BODIES, id_)
+        if body is not None:
+            ctx.logs.add_body(id_, body)
+
+
+def _load_pending_bodies(ctx: Context) -> None:
+    """Hold the bodies of ids that the snapshot has pending."""
+    for each in ctx.sequencer.fair.pending():
+        id_ = CommandId(each)
+        body = _must(ctx.reader.get(TABLE_BODIES, id_), "body of a pending command")
+        ctx.logs.add_body(id_, body)
+
+
+def _replay(ctx: Context, committer: Committer) -> None:
+    """Commit and execute again the blocks after the snapshot."""
+    while True:
+        height = ctx.tree.tip.height + 1
+        if ctx.reader.get(TABLE_CHAIN, height_key(height)) is None:
+            return
+        block = _block_at(ctx.reader, height)
+        runs: list[list[SealedBatch]] = []
+        for author, head in enumerate(block.heads):
+            base = ctx.logs.bases[author]
+            run: list[SealedBatch] = []
+            for seq in range(base.seq + 1, head.seq + 1):
+                digest = ctx.reader.get(TABLE_LOG, log_key(author, seq))
+                at = Head(seq, _must(digest, f"position {seq} of log {author}"))
+                run.append(_seal(ctx, _batch_at(ctx.reader, author, at)))
+            for sealed in run:
+                _hold(ctx, sealed)
+            runs.append(run)
+        committer.apply(block, runs, replay=True)
+        committer.emitted.clear()
+        committer.void.clear()
+
+
+def _load_uncommitted(ctx: Context) -> None:
+    """Hold the batches above the committed heads, and the blocks that the durable state names."""
+    for author in range(ctx.committee.n):
+        start = log_key(author, ctx.logs.bases[author].seq + 1)
+        end = (author + 1).to_bytes(2, "big")
+        for count, (_, raw) in enumerate(ctx.reader.scan(TABLE_BATCHES, start, end)):
+            if count == UNCOMMITTED_LOADED_MAX:
+                break
+            sealed = _seal(ctx, decode(LogBatch, raw))
+            _hold(ctx, sealed)
+            if author == ctx.me:
+                ctx.own.note_logged(CommandId(e) for e in sealed.batch.entries)
+    safety = ctx.safety
+    named = [safety.lock.block]
+    named += [m.block for m in (safety.vote, safety.commit_vote) if m is not None]
+    if safety.proposal is not None:
+        ctx.tree.add(safety.proposal.block)
+        named.append(safety.proposal.block.qc.block)
+    for digest in named:
+        _load_branch(ctx, Digest(digest))
+
+
+def _load_branch(ctx: Context, digest: Digest) -> None:
+    """Hold the stored block with this digest and its ancestors above the tip."""
+    while ctx.tree.block(digest) is None:
+        raw = ctx.reader.get(TABLE_BLOCKS, digest)
+        if raw is None:
+            return
+        block = decode(Block, raw)
+        if block.height <= ctx.tree.tip.height:
+            return
+        ctx.tree.add(block)
+        digest = Digest(block.qc.block)

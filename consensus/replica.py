@@ -1,0 +1,279 @@
+"""The replica: one input in, effects out. Everything else in this package is a part of it.
+
+`step` never raises for what a peer or a client did. Each step's records form one Persist, first
+in the list, so nothing that must not be forgotten leaves before it is on disk.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from consensus.command import CommandId
+from consensus.committee import Committee, Parameters
+from consensus.context import Executor, Reader
+from consensus.crypto import ReplicaSigner
+from consensus.digest import Digest
+from consensus.effects import (
+    Connected,
+    Effect,
+    Input,
+    L1Observed,
+    PricesObserved,
+    Received,
+    Start,
+    Submitted,
+    TimerFired,
+)
+from consensus.evidence import EvidenceBook
+from consensus.fetch import TIMER as FETCH_TIMER
+from consensus.fetch import WantChain
+from consensus.logkeeper import TIMER as BATCH_TIMER
+from consensus.logkeeper import LogKeeper
+from consensus.messages import (
+    Batches,
+    Block,
+    Blocks,
+    Bodies,
+    Chain,
+    CommitVote,
+    GetBatches,
+    GetBlock,
+    GetBodies,
+    GetChain,
+    LogBatch,
+    Message,
+    Proposal,
+    RoundInfo,
+    RoundTC,
+    Timeout,
+    Vote,
+    block_digest,
+)
+from consensus.recovery import open_context
+from consensus.rounds import TIMER as ROUND_TIMER
+from consensus.rounds import Rounds
+from consensus.serve import Library
+from consensus.voting import Voting
+
+SYNC_GAP = 8
+"""A replica this many blocks behind a peer asks for the committed chain, not block by block."""
+WAKES_MAX = 256
+"""Times that a step may go round its own consequences; more is a fault of ours."""
+
+
+class Replica:
+    """One member of the committee: order logs, consensus, fair order and execution."""
+
+    def __init__(
+        self,
+        committee: Committee,
+        parameters: Parameters,
+        me: int,
+        signer: ReplicaSigner,
+        reader: Reader,
+        executor: Executor,
+        genesis_time_ms: int = 0,
+    ) -> None:
+        """Errors: CorruptState when the disk behind `reader` lacks what it names."""
+        self.ctx, self._fetcher, self._committer = open_context(
+            committee, parameters, me, signer, reader, executor, genesis_time_ms
+        )
+        self._evidence = EvidenceBook(self.ctx)
+        self.rounds = Rounds(self.ctx, self._fetcher, self._committer, self._evidence)
+        self.voting = Voting(self.ctx, self._fetcher, self._committer, self.rounds, self._evidence)
+        self.keeper = LogKeeper(self.ctx, self._fetcher, self._evidence)
+        self._library = Library(self.ctx)
+        self._peer_heights = [0] * committee.n
+
+    @property
+    def height(self) -> int:
+        """The committed and executed height."""
+        return self.ctx.tree.tip.height
+
+    @property
+    def tip(self) -> tuple[Block, Digest]:
+        """The newest committed block."""
+        return self.ctx.tree.tip, self.ctx.tree.tip_digest
+
+    @property
+    def halted(self) -> bool:
+        """Whether going on would be unsafe: every further input is ignored."""
+        return self._committer.halted
+
+    def executed_digest(self, height: int) -> Digest | None:
+        """Return the state digest at a recent height that is a multiple of 8."""
+        return self.ctx.executed_digests.get(height)
+
+    def body(self, id_: CommandId) -> bytes | None:
+        """Return a command that this replica holds, in memory or on disk."""
+        return self._library.body(id_)
+
+    def step(self, now_ms: int, event: Input) -> list[Effect]:
+        """Take one input at `now_ms` (wall clock, milliseconds) and return what to do, in order."""
+        if self.halted:
+            return []
+        ctx = self.ctx
+        ctx.now_ms = max(ctx.now_ms, now_ms)
+        match event:
+            case Start():
+                self._on_start()
+            case Received(peer, message):
+                self._on_message(peer, message)
+            case Connected(peer):
+                self.rounds.greet(peer)
+            case Submitted():
+                self.keeper.on_submitted(event)
+            case TimerFired(name):
+                self._on_timer(name)
+            case PricesObserved():
+                self.keeper.on_prices(event)
+            case L1Observed():
+                self.keeper.on_inbox(event)
+            case _:
+                assert_never(event)
+        self._wake()
+        return ctx.effects()
+
+    def _on_start(self) -> None:
+        self.keeper.start()
+        self.rounds.start()
+
+    def _on_timer(self, name: str) -> None:
+        if name == BATCH_TIMER:
+            self.keeper.on_timer()
+        elif name == ROUND_TIMER:
+            self.rounds.on_timer()
+        elif name == FETCH_TIMER:
+            self._fetcher.tick()
+        # The propose and vote timers only wake the replica, which every input does.
+
+    def _wake(self) -> None:
+        """Follow the consequences: own messages, commits, a proposal, a vote, until none is new."""
+        ctx = self.ctx
+        for _ in range(WAKES_MAX):
+            while ctx.loopback:
+                self._on_message(ctx.me, ctx.loopback.popleft())
+            moved = self._committer.try_commit()
+            if moved:
+                self._after_commit()
+            moved |= self.voting.try_propose()
+            moved |= self.voting.try_vote()
+            if not moved and not ctx.loopback:
+                return
+        ctx.count("wakes_exhausted")
+        ctx.timer("wake", ctx.now_ms)
+
+    def _after_commit(self) -> None:
+        committer = self._committer
+        self.keeper.after_commit(committer.emitted, committer.void)
+        committer.emitted.clear()
+        committer.void.clear()
+        self._sync()
+
+    def _on_message(self, peer: int, message: Message) -> None:
+        match message:
+            case LogBatch():
+                self.keeper.on_batch(peer, message, asked=False)
+            case Proposal():
+                self._note_height(peer, message.block.height - 2)
+                self.voting.on_proposal(peer, message)
+            case Vote():
+                self.rounds.on_vote(peer, message)
+            case CommitVote():
+                self.rounds.on_commit_vote(peer, message)
+            case Timeout():
+                self.rounds.on_timeout(peer, message)
+            case RoundTC(tc):
+                self.rounds.take_tc(tc)
+            case RoundInfo():
+                self._on_round_info(peer, message)
+            case GetBatches() | GetBodies() | GetBlock() | GetChain():
+                self._on_question(peer, message)
+            case Batches(batches):
+                self._on_batches(peer, batches)
+            case Bodies(bodies):
+                self.keeper.on_bodies(bodies)
+            case Blocks(blocks):
+                self._on_blocks(blocks)
+            case Chain():
+                self._on_chain(message)
+            case _:
+                assert_never(message)
+
+    def _on_question(
+        self, peer: int, question: GetBatches | GetBodies | GetBlock | GetChain
+    ) -> None:
+        answer: Message | None
+        match question:
+            case GetBatches():
+                answer = self._library.batches(question)
+            case GetBodies():
+                answer = self._library.bodies(question)
+            case GetBlock():
+                answer = self._library.blocks(question)
+            case GetChain():
+                answer = self._library.chain(question)
+            case _:
+                assert_never(question)
+        if answer is not None:
+            self.ctx.send(peer, answer)
+
+    def _on_round_info(self, peer: int, info: RoundInfo) -> None:
+        self.rounds.take_qc(info.lock)
+        if info.tc is not None:
+            self.rounds.take_tc(info.tc)
+        if info.lock.round < self.rounds.round - 1:
+            self.rounds.answer_laggard(peer, info.lock.round)
+        self._note_height(peer, info.committed_height)
+
+    def _note_height(self, peer: int, height: int) -> None:
+        if peer != self.ctx.me and height > self._peer_heights[peer]:
+            self._peer_heights[peer] = height
+            self._sync()
+
+    def _sync(self) -> None:
+        """Ask for committed blocks when peers are far ahead."""
+        height = self.height
+        ahead = [p for p, h in enumerate(self._peer_heights) if h > height + SYNC_GAP]
+        self.keeper.behind = len(ahead) > self.ctx.committee.f
+        if ahead and not self._fetcher.asked_for_chain():
+            ahead.sort(key=lambda p: (-self._peer_heights[p], p))
+            self._fetcher.want(WantChain(height), ahead, after_ms=0)
+
+    def _on_batches(self, peer: int, batches: tuple[LogBatch, ...]) -> None:
+        for batch in batches:
+            self.keeper.on_batch(peer, batch, self._fetcher.asked_for_log(batch.author))
+        for author in dict.fromkeys(batch.author for batch in batches):
+            self._fetcher.progress(author)
+
+    def _take_block(self, block: Block) -> None:
+        if block.height > self.height:
+            digest = self.ctx.tree.add(block)
+            self._committer.on_block(digest, block)
+
+    def _on_blocks(self, blocks: tuple[Block, ...]) -> None:
+        """Take an asked-for block and its ancestors: a run that ends with one that we want."""
+        parent: bytes | None = None
+        for block in reversed(blocks):
+            digest = block_digest(block)
+            if digest != parent and not self._fetcher.asked_for_block(digest):
+                self.ctx.count("blocks_unasked")
+                return
+            self._take_block(block)
+            self.rounds.take_qc(block.qc)
+            parent = block.qc.block
+
+    def _on_chain(self, chain: Chain) -> None:
+        """Take committed blocks whose last is proved; each names its parent by digest."""
+        if not self._fetcher.asked_for_chain():
+            self.ctx.count("chain_unasked")
+            return
+        for block in chain.blocks:
+            self._take_block(block)
+            self.rounds.take_qc(block.qc)
+        if chain.proof is not None:
+            self._committer.prove(chain.proof)
+        elif chain.child is not None and chain.child_qc is not None:
+            self._take_block(chain.child)
+            self.rounds.take_qc(chain.child.qc)
+            self.rounds.take_qc(chain.child_qc)
