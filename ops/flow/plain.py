@@ -38,12 +38,15 @@ def chunks(stream: BinaryIO) -> Iterator[Chunk]:
     A limit or market order of no lots may be among them; the book refuses it.
     Errors: FlowError.
     """
-    for first_line, block in _blocks(stream):
+    line = 1
+    for block in _blocks(stream):
+        if line == 1:
+            block, line = _without_header(block)
         flat = _decode_block(block)
-        if flat is None:
-            yield _read_lines(block, first_line)
-        else:
-            yield Chunk(flat, first_line)
+        chunk = _read_lines(block, line) if flat is None else Chunk(flat, line)
+        # Only the rows of a decoded block are as many as its lines.
+        line += block.count(b"\n") if flat is None else chunk.rows
+        yield chunk
 
 
 def events(stream: BinaryIO) -> Iterator[FlowEvent]:
@@ -72,32 +75,28 @@ def trade_lines(trades: Iterable[Trade]) -> bytes:
     return rows[2:-2].replace(b"],[", b"\n") + b"\n" if len(rows) > 2 else b""
 
 
-def _blocks(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Yield whole lines as (number of the first, lines each with its LF), without the header."""
-    line, rest = 1, b""
+def _blocks(stream: BinaryIO) -> Iterator[bytes]:
+    """Yield runs of whole lines, each line with its LF; a line too long is the end of the last."""
+    rest = b""
     while block := stream.read(BLOCK_BYTES):
         block = rest + block
         end = block.rfind(b"\n") + 1
         block, rest = block[:end], block[end:]
-        count = block.count(b"\n")
-        if len(rest) > LINE_BYTES_MAX:
-            raise FlowError(line + count, f"longer than {LINE_BYTES_MAX} bytes")
         if block:
-            yield _without_header(line, block)
-            line += count
+            yield block.replace(b"\r\n", b"\n") if b"\r" in block else block
+        if len(rest) > LINE_BYTES_MAX:
+            break
     if rest:
-        yield _without_header(line, rest + b"\n")
+        yield rest + b"\n"
 
 
-def _without_header(line: int, block: bytes) -> tuple[int, bytes]:
-    if b"\r" in block:
-        block = block.replace(b"\r\n", b"\n")
-    if line == 1:
-        block = block.removeprefix(_BOM)
-        head, _, tail = block.partition(b"\n")
-        if head.translate(None, b' "').lower() == HEADER:
-            return 2, tail
-    return line, block
+def _without_header(block: bytes) -> tuple[bytes, int]:
+    """Return the first block without its header, and the number of the line it now begins with."""
+    block = block.removeprefix(_BOM)
+    head, _, tail = block.partition(b"\n")
+    if head.translate(None, b' "\r').lower() == HEADER:
+        return tail, 2
+    return block, 1
 
 
 def _decode_block(block: bytes) -> list[int] | None:
@@ -125,6 +124,8 @@ def _read_lines(block: bytes, first_line: int) -> Chunk:
 
 
 def _read_line(line: int, text: bytes) -> tuple[int, ...]:
+    if len(text) > LINE_BYTES_MAX:
+        raise FlowError(line, f"longer than {LINE_BYTES_MAX} bytes")
     fields = [field.strip() for field in text.split(b",")]
     if len(fields) != FIELDS:
         raise FlowError(line, f"{FIELDS} fields op,id,side,price,qty wanted, {len(fields)} found")
