@@ -9,9 +9,10 @@ PACKAGES := consensus p2p matcher settlement contracts ops
 LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header \
 	--no-emit-index-url --no-emit-find-links --python-version 3.11 $(LOCK_ARGS)
 
+LINTS := lint-ruff lint-format lint-types lint-imports lint-purity lint-size lint-spelling
+
 .DEFAULT_GOAL := help
-.PHONY: help setup devnet test lint bench contracts wheel fresh lock clean \
-	lint-ruff lint-format lint-types lint-imports lint-purity lint-size lint-spelling
+.PHONY: help setup devnet test lint bench contracts wheel fresh lock clean $(LINTS)
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,7 +28,8 @@ test: setup ## run the tests: first those in one process, then those that start 
 	@status=0; $(BIN)/python -m pytest -q -m e2e $(ARGS) || status=$$?; \
 	[ $$status -eq 5 ] || exit $$status # 5: none is marked e2e
 
-lint: lint-ruff lint-format lint-types lint-imports lint-purity lint-size lint-spelling ## every static check
+lint: setup ## every static check; one that fails does not hide the next
+	@$(MAKE) --no-print-directory --keep-going $(LINTS)
 
 lint-ruff: setup
 	@$(BIN)/ruff check .
@@ -45,7 +47,7 @@ lint-spelling: setup
 	@$(BIN)/codespell
 
 bench: setup ## run the benchmarks (ARGS="-k book")
-	@$(BIN)/python -m pytest -q -p no:xdist --benchmark-only tests/bench $(ARGS)
+	@$(BIN)/python -m pytest -q -p no:xdist --benchmark-only --benchmark-timer=time.process_time tests/bench $(ARGS)
 
 contracts: setup ## recompile the contracts, compare with the committed ones, fuzz them (needs node)
 	@node=$$(ops/setup/node.sh) && PATH="$$PATH:$$node" contracts/build.sh check

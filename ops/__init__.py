@@ -1,1 +1,1 @@
-"""What an operator runs: the node, its store and gateway, the command line, the simulator, devnet."""
+"""What an operator runs: node, store, gateway, command line, simulator, devnet."""
