@@ -93,9 +93,16 @@ def command(file: Path, trades_path: Path | None, as_json: bool) -> None:
 
 @contextmanager
 def _replaced(path: Path | None) -> Iterator[BinaryIO | None]:
-    """Open a file that takes the place of `path` only if all goes well."""
+    """Open a file that takes the place of `path` only if all goes well.
+
+    A link or a device (`/dev/stdout`) is written to as it is, never replaced.
+    """
     if path is None:
         yield None
+        return
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        with path.open("wb") as out:
+            yield out
         return
     partial = path.with_name(path.name + ".partial")
     try:

@@ -107,6 +107,16 @@ def test_a_missing_file_or_an_unwritable_one_exits_2(tmp_path: Path) -> None:
     assert run(FLOW, "--trades", tmp_path / "none" / "trades.csv")[0] == 2
 
 
+def test_a_link_is_written_through_and_an_old_file_replaced(tmp_path: Path) -> None:
+    target, link = tmp_path / "target.csv", tmp_path / "link.csv"
+    target.write_text("old\n")
+    link.symlink_to(target)
+    for path in (link, target):
+        assert run(FLOW, "--trades", path)[0] == 0
+        assert link.is_symlink()
+        assert sha256(target.read_bytes()).hexdigest() == EXPECTED["trades_sha256"]
+
+
 def test_the_help_names_the_format() -> None:
     code, output = run("--help")
     assert code == 0 and "op,id,side,price,qty" in output and "LOBSTER" not in output
