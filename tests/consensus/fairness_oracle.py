@@ -63,6 +63,7 @@ class SlowOrder:
     numerator: int = 1
     denominator: int = 1
     deadline_ms: int = 2_000
+    expires: Callable[[bytes], int] = expiry
     logs: list[list[bytes]] = field(default_factory=list)
     entered: dict[bytes, int] = field(default_factory=dict)
     solid_at: dict[bytes, int] = field(default_factory=dict)
@@ -149,9 +150,9 @@ class SlowOrder:
         }
         for log, ids in zip(self.logs, suffixes, strict=True):
             for id_ in ids:
-                if id_ not in log and id_ not in self.kept_until and expiry(id_) > time_ms:
+                if id_ not in log and id_ not in self.kept_until and self.expires(id_) > time_ms:
                     log.append(id_)
-        self.drop(id_ for id_ in self.pending() if expiry(id_) <= time_ms)
+        self.drop(id_ for id_ in self.pending() if self.expires(id_) <= time_ms)
         for gone in (self.entered, self.solid_at):
             for id_ in set(gone) - self.pending():
                 del gone[id_]
@@ -203,11 +204,11 @@ class SlowOrder:
             for id_ in rest:
                 self.open[id_] = number
             line = self.inner(members, digest)
-            fine = tuple(id_ for id_ in line if expiry(id_) <= time_ms + HORIZON_MS)
-            refused = tuple(id_ for id_ in line if expiry(id_) > time_ms + HORIZON_MS)
+            fine = tuple(id_ for id_ in line if self.expires(id_) <= time_ms + HORIZON_MS)
+            refused = tuple(id_ for id_ in line if self.expires(id_) > time_ms + HORIZON_MS)
             result.append((number, fine, refused))
         for id_ in emitted:
-            self.kept_until[id_] = min(expiry(id_), time_ms + HORIZON_MS)
+            self.kept_until[id_] = min(self.expires(id_), time_ms + HORIZON_MS)
         self.drop(emitted)
         return result
 
