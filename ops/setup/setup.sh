@@ -52,7 +52,7 @@ identity() { # identity PYTHON
 lock_hash() { cat requirements/build.txt requirements/runtime.txt requirements/dev.txt | sha256sum; }
 
 # The project is installed again when its metadata or its set of top-level packages changes.
-project_hash() { { cat pyproject.toml; ls ./*/__init__.py; } 2>/dev/null | sha256sum; }
+project_hash() { { cat pyproject.toml; ls ./*/__init__.py 2>/dev/null || true; } | sha256sum; }
 
 wanted_stamp() { # wanted_stamp PYTHON
     identity "$1"; lock_hash; project_hash
