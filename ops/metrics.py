@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from platform import python_version
+from typing import get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -18,6 +19,7 @@ from prometheus_client import (
     generate_latest,
 )
 
+from consensus.messages import Message
 from ops.gateway.metrics import GatewayMetrics
 from ops.metric_family import (
     FAST,
@@ -30,26 +32,9 @@ from ops.metric_family import (
     Bounded,
     Family,
 )
+from ops.metric_sources import CoreCollector, CoreCounters, PeerCollector, PeerCounters
 
-MESSAGE_TYPES = (
-    "batch",
-    "proposal",
-    "vote",
-    "commit_vote",
-    "timeout",
-    "tc",
-    "round_info",
-    "get_batches",
-    "batches",
-    "get_bodies",
-    "bodies",
-    "get_block",
-    "blocks",
-    "get_chain",
-    "chain",
-    "checkpoint_share",
-)
-EVIDENCE_KINDS = ("proposal", "vote", "commit_vote", "log_fork", "commit_after_timeout")
+MESSAGE_TYPES = (*(str(type_.__struct_config__.tag) for type_ in get_args(Message)), "share")
 SUBMISSIONS = ("sent", "accepted", "already", "reverted", "failed")
 FETCHES = ("batches", "bodies", "blocks", "chain")
 
@@ -75,12 +60,7 @@ class ConsensusMetrics:
         self._num_txs = f.gauge("num_txs", "Commands that the newest block ordered.")
         self._total_txs = f.gauge("total_txs", "Commands ordered since the genesis.")
         self._clock = f.gauge("block_time_lag_seconds", "Own clock minus the newest block's time.")
-        self._timeouts = f.counter("timeouts", "Own timeouts sent.")
-        self._proposals = f.counter("proposals", "Own proposals sent.")
-        self._votes = f.counter("votes", "Own votes sent.")
         self._syncing = f.gauge("block_syncing", "1 while this replica catches up.")
-        self._evidence = f.counter("evidence", "Evidence stored, by kind.", ("kind",))
-        self._kinds = {kind: self._evidence.labels(kind) for kind in (*EVIDENCE_KINDS, OTHER)}
         self._committed_at: float | None = None
 
     def block_committed(
@@ -112,26 +92,13 @@ class ConsensusMetrics:
         """This replica entered a round."""
         self._round.set(round_)
 
-    def timeout_sent(self) -> None:
-        """This replica gave up a round."""
-        self._timeouts.inc()
-
-    def proposal_sent(self) -> None:
-        """This replica proposed a block."""
-        self._proposals.inc()
-
-    def vote_sent(self) -> None:
-        """This replica voted for a block."""
-        self._votes.inc()
-
     def syncing(self, on: bool) -> None:
         """This replica began, or ended, catching up."""
         self._syncing.set(on)
 
-    def evidence(self, kind: str, byzantine: int) -> None:
-        """Evidence of `kind` was stored; `byzantine` replicas have some now."""
-        self._kinds.get(kind, self._kinds[OTHER]).inc()
-        self._byzantine.set(byzantine)
+    def byzantine(self, replicas: int) -> None:
+        """So many replicas have evidence against them."""
+        self._byzantine.set(replicas)
 
 
 class OrderMetrics:
@@ -149,9 +116,7 @@ class OrderMetrics:
         self._held = [held.labels(peer) for peer in peers]
         self._committed = [committed.labels(peer) for peer in peers]
         self._open = log.gauge("window_used", "Own batches beyond the committed head.")
-        self._batches = log.counter("batches", "Own batches signed.")
         self._entries = log.histogram("batch_entries", "Ids in an own batch.", SIZES)
-        self._busy = log.counter("busy", "Commands refused because the window was full.")
         self._seen_wait = log.histogram(
             "seen_wait_seconds",
             "From a command's arrival at the door to its persisted batch.",
@@ -161,9 +126,6 @@ class OrderMetrics:
         self._fetches = {kind: fetches.labels(kind) for kind in (*FETCHES, OTHER)}
         self._size = mempool.gauge("size", "Ids logged somewhere and not yet ordered.")
         self._size_bytes = mempool.gauge("size_bytes", "Bytes of the bodies held for them.")
-        self._failed = Bounded(
-            mempool.counter("failed_txs", "Commands refused at the door, by reason.", ("reason",))
-        )
         self._wait = order.histogram(
             "wait_seconds", "From own persisted batch to the emitting block's commit.", LATENCY
         )
@@ -176,7 +138,6 @@ class OrderMetrics:
 
     def batch_signed(self, entries: int, window_used: int) -> None:
         """An own batch was signed and persisted."""
-        self._batches.inc()
         self._entries.observe(entries)
         self._open.set(window_used)
 
@@ -185,10 +146,6 @@ class OrderMetrics:
         for gauges, values in ((self._held, held), (self._committed, committed)):
             for gauge, value in zip(gauges, values, strict=True):
                 gauge.set(value)
-
-    def busy(self) -> None:
-        """A command was refused because the window was full."""
-        self._busy.inc()
 
     def seen(self, wait_s: float) -> None:
         """A command of a client stands in a persisted own batch."""
@@ -204,10 +161,6 @@ class OrderMetrics:
         self._size_bytes.set(body_bytes)
         self._censored.set(censored)
 
-    def refused(self, reason: str) -> None:
-        """The door refused a command."""
-        self._failed.inc(reason)
-
     def emitted(self, batch_sizes: Iterable[int], deadlines: int, void: int) -> None:
         """A block's commit emitted these batches, and voided so many ids."""
         for size in batch_sizes:
@@ -221,78 +174,33 @@ class OrderMetrics:
 
 
 class PeerMetrics:
-    """The links to the other replicas."""
+    """What only the driver knows of the other replicas; the rest comes from the transport."""
 
-    def __init__(self, registry: CollectorRegistry, replicas: int) -> None:
+    def __init__(self, registry: CollectorRegistry) -> None:
         f = Family(registry, "p2p")
-        peers = [str(i) for i in range(replicas)]
-        by_peer = ("peer",)
-
-        def counters(name: str, text: str) -> list[Counter]:
-            counter = f.counter(name, text, by_peer)
-            return [counter.labels(peer) for peer in peers]
-
-        self._peers = f.gauge("peers", "Replicas connected.")
-        self._received = counters("peer_receive_bytes", "Bytes received, by peer.")
-        self._sent = counters("peer_send_bytes", "Bytes sent, by peer.")
-        pending = f.gauge("peer_pending_send_bytes", "Bytes that wait to be sent.", by_peer)
-        self._pending = [pending.labels(peer) for peer in peers]
-        self._dropped = counters("dropped_messages", "Messages dropped at a full queue.")
-        self._connects = counters("connects", "Links that came up, the first included.")
-        self._malformed = counters("malformed", "Frames that broke the format; each cuts the link.")
         self._strangers = f.counter("strangers", "Connections of peers that are no replica.")
-        rtt = f.gauge("rtt_seconds", "Round trip of the newest heartbeat.", by_peer)
-        self._rtt = [rtt.labels(peer) for peer in peers]
-        blames = f.counter("blames", "Rules broken by a peer, by kind.", ("peer", "kind"))
-        self._blames = blames
+        self._blames = f.counter("blames", "Rules broken by a peer, by kind.", ("peer", "kind"))
         self._blamed: dict[tuple[int, str], Counter] = {}
         received = f.counter("message_receive_bytes", "Bytes received, by type.", ("message_type",))
         sent = f.counter("message_send_bytes", "Bytes sent, by type.", ("message_type",))
         types = (*MESSAGE_TYPES, OTHER)
-        self._received_type = {type_: received.labels(type_) for type_ in types}
-        self._sent_type = {type_: sent.labels(type_) for type_ in types}
+        self._received = {type_: received.labels(type_) for type_ in types}
+        self._sent = {type_: sent.labels(type_) for type_ in types}
 
-    def connected(self, peer: int, connected: int) -> None:
-        """A link came up; so many are up now."""
-        self._connects[peer].inc()
-        self._peers.set(connected)
+    def received(self, message_type: str, size: int) -> None:
+        """A message was decoded; `message_type` is its tag."""
+        self._received.get(message_type, self._received[OTHER]).inc(size)
 
-    def disconnected(self, connected: int) -> None:
-        """A link went down; so many are up now."""
-        self._peers.set(connected)
-
-    def received(self, peer: int, message_type: str, size: int) -> None:
-        """A frame came in."""
-        self._received[peer].inc(size)
-        self._received_type.get(message_type, self._received_type[OTHER]).inc(size)
-
-    def sent(self, peer: int, message_type: str, size: int) -> None:
-        """A frame was queued for a peer."""
-        self._sent[peer].inc(size)
-        self._sent_type.get(message_type, self._sent_type[OTHER]).inc(size)
-
-    def queue(self, peer: int, pending_bytes: int) -> None:
-        """How much waits for a peer now."""
-        self._pending[peer].set(pending_bytes)
-
-    def dropped(self, peer: int) -> None:
-        """A message found a peer's queue full."""
-        self._dropped[peer].inc()
-
-    def malformed(self, peer: int) -> None:
-        """A peer's frame broke the format."""
-        self._malformed[peer].inc()
+    def sent(self, message_type: str, size: int) -> None:
+        """A message was given to the transport: `size` in all copies."""
+        self._sent.get(message_type, self._sent[OTHER]).inc(size)
 
     def stranger(self) -> None:
         """Somebody who is no replica was turned away."""
         self._strangers.inc()
 
-    def rtt(self, peer: int, seconds: float) -> None:
-        """A heartbeat came back."""
-        self._rtt[peer].set(seconds)
-
     def blamed(self, peer: int, kind: str) -> None:
-        """A peer broke the rule `kind`: one word of ours, never the peer's text."""
+        """A peer broke the rule `kind`: words of ours, never the peer's text."""
         child = self._blamed.get((peer, kind))
         if child is None:
             if sum(p == peer for p, _ in self._blamed) >= LABELS_MAX:
@@ -441,12 +349,26 @@ class NodeMetrics:
 class Metrics:
     """All metrics of one node, in a registry of its own."""
 
-    def __init__(self, *, replica: int, replicas: int, version: str, process: bool = True) -> None:
-        """`process` adds the standard `process_*` metrics of this process."""
+    def __init__(
+        self,
+        *,
+        replica: int,
+        replicas: int,
+        version: str,
+        process: bool = True,
+        core: CoreCounters = dict,
+        transport: PeerCounters = dict,
+    ) -> None:
+        """`core` and `transport` are read at each scrape: `Context.counters`, `Transport.stats`.
+
+        `process` adds the standard `process_*` metrics of this process.
+        """
         self.registry = CollectorRegistry()
+        self.registry.register(CoreCollector(core))
+        self.registry.register(PeerCollector(transport))
         self.consensus = ConsensusMetrics(self.registry, replicas)
         self.order = OrderMetrics(self.registry, replicas)
-        self.peers = PeerMetrics(self.registry, replicas)
+        self.peers = PeerMetrics(self.registry)
         self.execution = ExecutionMetrics(self.registry)
         self.checkpoints = CheckpointMetrics(self.registry, replicas)
         self.node = NodeMetrics(self.registry)

@@ -247,7 +247,7 @@ class Door:
             self._submits -= 1
         self._metrics.submitted(time.perf_counter() - began)
         for result in results:
-            self._metrics.command(result.status)
+            self._metrics.command(result.status, result.error.code if result.error else "")
         return _single_answer(results[0]) if single else _json(wire.SubmitAnswer(results))
 
     async def _submit(self, bodies: list[bytes]) -> list[CommandResult]:
@@ -485,4 +485,4 @@ async def serve(
     """
     limits = limits or Limits()
     door = Door(node, domain, metrics, limits, shutdown)
-    await Server(door, limits).serve(host, port, shutdown, task_status)
+    await Server(door, limits, shutdown).serve(host, port, task_status)

@@ -15,6 +15,7 @@ BODY_BYTES_MAX = (COMMAND_BYTES_MAX * 4 // 3 + 16) * COMMANDS_MAX + 1_024
 """A request's body: the largest batch in base64, quoted, and some white space."""
 HEAD_BYTES_MAX = 16_384
 """Request line and headers together."""
+HEADERS_MAX = 64
 RECEIPTS_MAX = 100
 """Receipts in one request."""
 PAGE_MAX = 500

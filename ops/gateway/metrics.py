@@ -20,6 +20,11 @@ class GatewayMetrics:
         self._commands = Bounded(
             f.counter("commands", "Commands submitted, by what the door said.", ("status",))
         )
+        self._failed = Bounded(
+            Family(registry, "mempool").counter(
+                "failed_txs", "Commands refused at the door, by reason.", ("reason",)
+            )
+        )
         self._connections = f.gauge("connections", "Open connections.")
         self._refused = f.counter("connections_refused", "Connections turned away.")
         self._limited = f.counter("rate_limited", "Requests turned away by their rate.")
@@ -36,9 +41,11 @@ class GatewayMetrics:
         """A request with commands was answered."""
         self._seconds.observe(seconds)
 
-    def command(self, status: str) -> None:
-        """One command got this status at the door."""
+    def command(self, status: str, reason: str) -> None:
+        """One command got this status at the door; `reason` is empty when it was taken."""
         self._commands.inc(status)
+        if reason:
+            self._failed.inc(reason)
 
     def connections(self, count: int) -> None:
         """How many connections are open."""

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 import h11
 import trio
 
-from ops.gateway.limits import HEAD_BYTES_MAX, Limits, rate_key
+from ops.gateway.limits import HEAD_BYTES_MAX, HEADERS_MAX, Limits, rate_key
 
 READ_BYTES_MAX = 16_384
 LINGER_BYTES_MAX = 1 << 20
@@ -83,18 +83,22 @@ class _Cut(Exception):
 class Server:
     """The listener, and the account of who is connected."""
 
-    def __init__(self, handler: Handler, limits: Limits) -> None:
+    def __init__(self, handler: Handler, limits: Limits, shutdown: trio.Event) -> None:
         self._handler = handler
         self._limits = limits
+        self._shutdown = shutdown
         self._open: Counter[str] = Counter()
         self._idle: dict[trio.CancelScope, None] = {}
-        self.stopping = False
+
+    @property
+    def stopping(self) -> bool:
+        """Whether every answer is to be its connection's last."""
+        return self._shutdown.is_set()
 
     async def serve(
         self,
         host: str,
         port: int,
-        shutdown: trio.Event,
         task_status: Started = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Serve until `shutdown`, then let what is under way end in `graceful_seconds`.
@@ -106,9 +110,8 @@ class Server:
             async with trio.open_nursery() as accepting:
                 accepting.start_soon(self._accept, listeners, connections)
                 task_status.started(listeners[0].socket.getsockname()[1])
-                await shutdown.wait()
+                await self._shutdown.wait()
                 accepting.cancel_scope.cancel()
-            self.stopping = True
             for scope in list(self._idle):
                 scope.cancel()
             connections.cancel_scope.deadline = trio.current_time() + self._limits.graceful_seconds
@@ -255,6 +258,8 @@ class _Connection:
 
     def _read_request(self, request: h11.Request) -> Head:
         """Return what we use of a head. Errors: _Cut, when its body cannot be bounded."""
+        if request.http_version not in (b"1.0", b"1.1"):
+            raise _Cut(self._handler.error(505, "bad_http", "speak HTTP/1.1"))
         length = 0
         content_type = ""
         size = len(request.target)
@@ -267,8 +272,9 @@ class _Connection:
             elif name == b"transfer-encoding":
                 message = "send a content-length, not chunks"
                 raise _Cut(self._handler.error(411, "length_required", message))
-        if size > HEAD_BYTES_MAX:
-            raise _Cut(self._handler.error(431, "headers_too_large", f"at most {HEAD_BYTES_MAX}"))
+        if size > HEAD_BYTES_MAX or len(request.headers) > HEADERS_MAX:
+            message = f"at most {HEADERS_MAX} headers, {HEAD_BYTES_MAX} bytes"
+            raise _Cut(self._handler.error(431, "headers_too_large", message))
         path, _, query = request.target.decode("ascii").partition("?")
         return Head(
             request.method.decode("ascii"), path, query, content_type, length, self._address

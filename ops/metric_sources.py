@@ -1,0 +1,95 @@
+"""Metrics that are read where they are counted, at each scrape: the core's and the transport's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from ops.metric_family import LABELS_MAX, OTHER, PREFIX
+from p2p.link import PeerStats
+
+CoreCounters = Callable[[], Mapping[str, int]]
+PeerCounters = Callable[[], Mapping[int, PeerStats]]
+
+EVIDENCE_KINDS = ("proposal", "vote", "commit_vote", "commit_vote_after_timeout", "log_fork")
+_EVIDENCE = "evidence_"
+
+CORE = {
+    "timeouts": ("consensus_timeouts", "Own timeouts sent."),
+    "proposals": ("consensus_proposals", "Own proposals sent."),
+    "refused_proposals": ("consensus_refused_proposals", "Proposals not voted for."),
+    "batches_signed": ("orderlog_batches", "Own batches signed."),
+    "busy": ("orderlog_busy", "Commands refused because the log's window was full."),
+}
+"""Counters of the core that have a metric of their own; the others share one by their name."""
+
+PEER_COUNTERS = {
+    "connects": ("p2p_connects", "Links that came up, the first included."),
+    "dial_failures": ("p2p_dial_failures", "Dials that failed."),
+    "sent_bytes": ("p2p_peer_send_bytes", "Bytes sent."),
+    "received_bytes": ("p2p_peer_receive_bytes", "Bytes received."),
+    "sent_frames": ("p2p_peer_send_frames", "Frames sent."),
+    "received_frames": ("p2p_peer_receive_frames", "Frames received."),
+    "dropped_out": ("p2p_dropped_out", "Frames dropped at the full queue to a peer."),
+    "dropped_in": ("p2p_dropped_in", "Frames of a peer dropped at its full share of the inbox."),
+    "malformed": ("p2p_malformed", "Frames that broke the format; each cuts the link."),
+    "silences": ("p2p_silences", "Links cut because the peer said nothing for too long."),
+    "handler_errors": ("p2p_handler_errors", "Errors of the library in a peer's stream."),
+}
+PEER_GAUGES = {
+    "queued_bytes": ("p2p_peer_pending_send_bytes", "Bytes that wait to be sent."),
+    "connected": ("p2p_peer_connected", "1 while the link is up."),
+}
+
+
+class CoreCollector(Collector):
+    """Shows the counters of the consensus core."""
+
+    def __init__(self, source: CoreCounters) -> None:
+        self._source = source
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield one family per metric, empty ones included."""
+        counts = dict(self._source())
+        for name, (metric, text) in CORE.items():
+            yield CounterMetricFamily(f"{PREFIX}_{metric}", text, value=counts.pop(name, 0))
+        evidence = CounterMetricFamily(
+            f"{PREFIX}_consensus_evidence", "Evidence found, by kind.", labels=("kind",)
+        )
+        for kind in EVIDENCE_KINDS:
+            evidence.add_metric((kind,), counts.pop(_EVIDENCE + kind, 0))
+        yield evidence
+        events = CounterMetricFamily(
+            f"{PREFIX}_core_events", "What else the core counted.", labels=("event",)
+        )
+        names = sorted(counts)
+        for name in names[:LABELS_MAX]:
+            events.add_metric((name,), counts[name])
+        if names[LABELS_MAX:]:
+            events.add_metric((OTHER,), sum(counts[name] for name in names[LABELS_MAX:]))
+        yield events
+
+
+class PeerCollector(Collector):
+    """Shows what the transport knows of each peer."""
+
+    def __init__(self, source: PeerCounters) -> None:
+        self._source = source
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield one family per metric, with a sample per peer."""
+        stats = self._source()
+        connected = sum(peer.connected for peer in stats.values())
+        yield GaugeMetricFamily(f"{PREFIX}_p2p_peers", "Replicas connected.", value=connected)
+        for field, (metric, text) in PEER_COUNTERS.items():
+            counter = CounterMetricFamily(f"{PREFIX}_{metric}", text, labels=("peer",))
+            for peer, values in stats.items():
+                counter.add_metric((str(peer),), getattr(values, field))
+            yield counter
+        for field, (metric, text) in PEER_GAUGES.items():
+            gauge = GaugeMetricFamily(f"{PREFIX}_{metric}", text, labels=("peer",))
+            for peer, values in stats.items():
+                gauge.add_metric((str(peer),), getattr(values, field))
+            yield gauge
