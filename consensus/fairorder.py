@@ -342,6 +342,10 @@ class FairOrder:
         """Say whether `id_` was emitted, or refused, and is still remembered."""
         return id_ in self._done
 
+    def holds(self, log: int, id_: bytes) -> bool:
+        """Say whether committed log `log` holds the pending `id_`."""
+        return id_ in self._logs[log]
+
     def support(self, id_: bytes) -> int:
         """Return how many committed logs hold the pending `id_`; 0 when it is not pending."""
         entry = self._pending.get(id_)

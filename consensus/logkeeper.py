@@ -129,21 +129,21 @@ class LogKeeper:
         assert body is not None, "a logged command's body is held until it is over"
         return body
 
-    def on_batch(self, peer: int, batch: LogBatch, asked: bool) -> None:
-        """Hold a peer's batch if there is room for it, and echo what it logs."""
+    def on_batch(self, peer: int, batch: LogBatch, asked: bool) -> bool:
+        """Hold a peer's batch if there is room, and echo what it logs; say if it was new."""
         ctx = self._ctx
         if batch.author == ctx.me:
             self._on_own_batch(peer, batch)
-            return
+            return False
         digest = batch_digest(batch)
         if ctx.logs.batch(batch.author, digest) is not None:
-            return
+            return False
         rival = ctx.logs.rival(batch, digest)
         if rival is not None:
             self._evidence.found("log_fork", batch.author, batch.seq, rival.batch, batch)
         if not ctx.logs.wanted(batch, asked):
             ctx.count("batches_unwanted")
-            return
+            return False
         ids = [command_id(ctx.committee.network, decode_command(body)) for body in batch.bodies]
         sealed = SealedBatch(batch, tuple(ids))
         self.hold(sealed)
@@ -151,6 +151,7 @@ class LogKeeper:
             ctx.write(TABLE_BODIES, id_, body)
         ctx.count("entries_received", len(batch.entries))
         self._echo(sealed)
+        return True
 
     def _on_own_batch(self, peer: int, batch: LogBatch) -> None:
         """Our own batches come back in answers; one that we did not make is another's misuse."""

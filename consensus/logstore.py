@@ -143,22 +143,20 @@ class LogStore:
             self._expiries = sorted({**self._bodies, **self._waiting})
         return void
 
-    def _predecessor(self, batch: LogBatch) -> LogBatch | bool | None:
-        """Return the batch that `prev` names, None for the log's start, False when not held."""
-        base = self.bases[batch.author]
-        if batch.prev == base.digest:
-            if self.base_batches[batch.author] is None and base.seq > 0:
-                return False
-            return self.base_batches[batch.author]
-        held = self._held[batch.author].get(Digest(batch.prev))
-        return held.batch if held is not None else False
-
-    def _follows(self, sealed: SealedBatch) -> bool:
+    def _follows(self, sealed: SealedBatch) -> bool | None:
+        """Say whether a batch may follow its predecessor; None while that is not held."""
         if sealed.follows is None:
-            prev = self._predecessor(sealed.batch)
-            if isinstance(prev, bool):
-                return False
-            sealed.follows = link_fault(prev, sealed.batch) is None
+            batch = sealed.batch
+            base = self.bases[batch.author]
+            if batch.prev == base.digest:
+                prev = self.base_batches[batch.author]
+                known = prev is not None or base.seq == 0
+            else:
+                held = self._held[batch.author].get(Digest(batch.prev))
+                prev = held.batch if held is not None else None
+                known = held is not None
+            if known:
+                sealed.follows = link_fault(prev, batch) is None
         return sealed.follows
 
     def path(self, author: int, start: Head, end: Head) -> Path:
@@ -178,8 +176,12 @@ class LogStore:
         if at.seq != start.seq:
             return BrokenPath("head names another seq")
         run.reverse()
-        if not all(self._follows(sealed) for sealed in run):
-            return BrokenPath("batch does not follow its predecessor")
+        for sealed in run:
+            follows = self._follows(sealed)
+            if follows is None:
+                return MissingBatch(start)
+            if not follows:
+                return BrokenPath("batch does not follow its predecessor")
         return run
 
     def bodies_missing(self, run: Iterable[SealedBatch]) -> MissingBodies | None:

@@ -241,9 +241,14 @@ class Replica:
             self._fetcher.want(WantChain(height), ahead, after_ms=0)
 
     def _on_batches(self, peer: int, batches: tuple[LogBatch, ...]) -> None:
+        """Take an answer; what is new in it lets us ask for the rest at once. The f+1 answers to
+        one question hold the same, so only one of them does, and questions do not multiply."""
+        grown: dict[int, None] = {}
         for batch in batches:
-            self.keeper.on_batch(peer, batch, self._fetcher.asked_for_log(batch.author))
-        for author in dict.fromkeys(batch.author for batch in batches):
+            asked = self._fetcher.asked_for_log(batch.author)
+            if self.keeper.on_batch(peer, batch, asked):
+                grown[batch.author] = None
+        for author in grown:
             self._fetcher.progress(author)
 
     def _take_block(self, block: Block) -> None:
