@@ -8,8 +8,8 @@ interface Vm {
     function prank(address sender) external;
     function expectRevert() external;
     function expectRevert(bytes4 selector) external;
-    function expectRevert(bytes calldata error) external;
-    function assume(bool condition) external;
+    function expectRevert(bytes calldata reason) external;
+    function assume(bool condition) external pure;
 }
 
 /// @dev What a test contract needs of a test library, and no more.
