@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("consensus", "p2p", "matcher", "settlement", "contracts", "ops")
 PURE_FOLDERS = ("consensus", "matcher")
 PURE_FILES = ("settlement/checkpoint.py", "ops/replica.py")
-SKIPPED_PARTS = frozenset({"node_modules", "__pycache__", "out", "cache", "artifacts"})
+SKIPPED_PARTS = frozenset({"node_modules", ".node", "__pycache__", "out", "cache", "artifacts"})
 
 
 class Finding(NamedTuple):

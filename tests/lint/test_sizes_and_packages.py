@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
+import subprocess
 import sys
 import tomllib
+import zipfile
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -134,3 +137,24 @@ def test_the_libraries_that_are_imported_are_declared() -> None:
     assert undeclared(sources, declared) == []
     planted = {"x.py": "def f():\n    import click, hypothesis\n"}
     assert undeclared(planted, declared) == ["x.py: hypothesis of ['hypothesis']"]
+
+
+@pytest.mark.slow
+def test_the_wheel_of_this_tree_holds_the_six_packages(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    unwanted = shutil.ignore_patterns("node_modules", "__pycache__", "out", "cache")
+    for package in (*PACKAGES, "tests"):
+        shutil.copytree(ROOT / package, tree / package, ignore=unwanted)
+    for name in ("pyproject.toml", "LICENSE"):
+        shutil.copy(ROOT / name, tree)
+    (tree / "README.md").write_text("# Fairlane\n")
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", *options, "--wheel-dir", "dist", "."],
+        cwd=tree, check=True, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    (built,) = (tree / "dist").glob("fairlane-*.whl")
+    with zipfile.ZipFile(built) as archive:
+        assert wheel.wheel_faults(archive.namelist(), wheel.expected_files(tree)) == []
+        (points,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
+        assert b"fairlane = ops.cli:main" in archive.read(points)
