@@ -135,4 +135,4 @@ def test_the_pure_contract_covers_every_pure_file() -> None:
     """A pure file that is new to the tree must be added to the contract `pure`."""
     files = [file for file in PURE_FILES if (ROOT / file).exists()]
     modules = [file.removesuffix(".py").replace("/", ".") for file in files]
-    assert PURE_SOURCES == ["consensus", "matcher", *modules]
+    assert ["consensus", "matcher", *modules] == PURE_SOURCES
