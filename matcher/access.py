@@ -97,7 +97,7 @@ def withdraw(state: State, wallet: Wallet, action: Withdraw) -> ActionResult:
         reason = "withdrawal_min"
     elif account.liquidation is not None:
         reason = "in_liquidation"
-    elif any(not position.market.feed.fresh for position in account.positions.values()):
+    elif not all(state.is_live(position.market) for position in account.positions.values()):
         reason = "oracle_stale"
     elif margin.initial_margin(state, account) < action.amount:
         reason = "insufficient_margin"

@@ -19,7 +19,7 @@ SELL: Final = 1
 
 LIMIT: Final = 0
 MARKET: Final = 1
-"""An IOC whose limit price is the price band's edge."""
+"""Never rests; its limit price is the price band's edge."""
 KINDS_MAX: Final = 15
 """2..15 are kept for triggers (stop and take-profit, to market or to limit)."""
 
@@ -48,7 +48,7 @@ class PlaceOrder(Struct, frozen=True, array_like=True, tag="place"):
     """Buy or sell `qty` lots. `client_id` makes a resend harmless: see `accounts.ClientIds`.
 
     `price` is the limit; of a market order it must be 0. `side`, `kind`, `tif`: the constants
-    above. A market order is IOC whatever `tif` says.
+    above. A market order with `tif` GTC is the same as with IOC.
     """
 
     wallet: bytes

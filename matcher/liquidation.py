@@ -112,6 +112,8 @@ def _close(
     state.next_order = order_id + 1
     taker = Taker(account, order_id, side, limit, lots, liquidation=True)
     filled, _ = execute(state, market, taker)
+    if not filled:
+        return 0
     margin.drop_if_empty(account, position)
     notional = filled * market.lot_mark
     fee = div_ceil(notional * state.genesis.liquidation_fee, WAD)

@@ -43,7 +43,7 @@ def place(state: State, account: Account, action: PlaceOrder) -> ActionResult:
     reason = account.client_ids.refusal(action.client_id)
     if reason is not None:
         return _rejected(reason)
-    if not market.feed.fresh or market.lot_mark == 0:
+    if not state.is_live(market):
         return _rejected("oracle_stale")
     if account.liquidation is not None:
         return _rejected("in_liquidation")

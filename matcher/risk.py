@@ -25,13 +25,13 @@ _DUE_SLACK = 1_024
 def tick(state: State) -> None:
     """Run one risk tick at block time."""
     state.tick += 1
+    state.tick_ms = state.time_ms
     for market in state.markets:
         funding.apply(market)
     for market in state.markets:
         if market.feed.fresh:
             _move_mark(state, market)
         _move_rates(state, market)
-    state.tick_ms = state.time_ms
     for account in _failing(state):
         liquidation.step(state, account)
 
@@ -110,7 +110,7 @@ def _failing(state: State) -> list[Account]:
         account.margin_stale = False
         if _check(state, account):
             continue
-        if any(not position.market.feed.fresh for position in account.positions.values()):
+        if not all(state.is_live(position.market) for position in account.positions.values()):
             state.margin_changed(account)
         else:
             failing.append(account)

@@ -363,6 +363,13 @@ class State:
         self.cash_changed(account)
         return account
 
+    def is_live(self, market: Market) -> bool:
+        """Say whether the market's index is fresh and its mark is of the last risk tick.
+
+        After a stale time the index is fresh up to one tick before the mark follows it.
+        """
+        return market.feed.fresh and market.mark_ms == self.tick_ms
+
     def touch(self, wallet: Wallet) -> None:
         """Note that the wallet, or a subaccount of it, differs from the last digest."""
         if not wallet.touched:
