@@ -1,18 +1,18 @@
 """Find what would let two replicas compute two answers: floats, hashes, identities, set order.
 
 Run as `python -m tests.lint.purity`; it reads the pure files and prints `file:line: rule`. Their
-imports are import-linter's business, but for modules that compute in floats. It goes by names: a
-set that another file's function returns into an unannotated variable is not seen.
+imports are import-linter's business, but for modules that compute in floats. It goes by names and
+annotations, those of all pure files together, and does not infer types.
 """
 
 from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from tests.lint.setnames import SetNames, inner_scopes, scope_nodes, unquoted
+from tests.lint.setnames import SetNames, inner_scopes, scope_nodes, shared_names, unquoted
 from tests.lint.sources import ROOT, Finding, pure_files
 
 INTEGER_MATH = frozenset({"isqrt", "gcd", "lcm", "comb", "perm", "factorial"})
@@ -47,8 +47,18 @@ COMPREHENSIONS = (ast.ListComp, ast.DictComp, ast.GeneratorExp)
 
 def check_source(path: str, source: str) -> list[Finding]:
     """Return what breaks a rule in `source`, by line."""
-    tree = ast.parse(source, path)
-    known = SetNames()
+    return check_sources({path: source})
+
+
+def check_sources(sources: Mapping[str, str]) -> list[Finding]:
+    """Return what breaks a rule in any of `sources`, which know each other's annotations."""
+    trees = {path: ast.parse(source, path) for path, source in sources.items()}
+    shared = shared_names(trees.values())
+    return [finding for path, tree in trees.items() for finding in _check(path, tree, shared)]
+
+
+def _check(path: str, tree: ast.Module, shared: SetNames) -> list[Finding]:
+    known = SetNames(set(), set(shared.attributes), set(shared.containers), set(shared.functions))
     for scope in _scopes(tree):  # attributes are known through the whole file
         SetNames(set(), known.attributes, known.containers, known.functions).learn(scope)
     known.learn(tree)
@@ -170,16 +180,18 @@ def _ordered_uses(node: ast.AST) -> Iterator[tuple[ast.expr, str]]:
                 yield from ((value, SET_TIES) for value in args)
 
 
+def pure_sources(root: Path) -> dict[str, str]:
+    """Return the text of every pure file below `root`, by its path."""
+    return {path.relative_to(root).as_posix(): path.read_text("utf-8") for path in pure_files(root)}
+
+
 def main() -> int:
     """Check every pure file; print what was found and return the exit status."""
-    findings: list[Finding] = []
-    files = list(pure_files(ROOT))
-    for path in files:
-        name = path.relative_to(ROOT).as_posix()
-        findings += check_source(name, Path(path).read_text("utf-8"))
+    sources = pure_sources(ROOT)
+    findings = check_sources(sources)
     for finding in findings:
         print(finding)
-    print(f"purity: {len(findings)} findings in {len(files)} files")
+    print(f"purity: {len(findings)} findings in {len(sources)} files")
     return 1 if findings else 0
 
 

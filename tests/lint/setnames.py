@@ -150,6 +150,35 @@ class SetNames:
                 self.attributes.add(name)
 
 
+def shared_names(trees: Iterable[ast.AST]) -> SetNames:
+    """Return what the annotations of all `trees` agree on: a name that is a set in each of them.
+
+    A name that is also something else somewhere is left out; its own file still knows it.
+    """
+    kinds: dict[str, set[str]] = {}
+    functions: set[str] = set()
+    for tree in trees:
+        for node in ast.walk(tree):
+            match node:
+                case ast.AnnAssign(target=target, annotation=annotation):
+                    name = name_of(target)
+                case ast.FunctionDef(name=name, returns=ast.expr() as annotation):
+                    functions.add(name)
+                case _:
+                    continue
+            if name is not None:
+                kinds.setdefault(name, set()).add(_kind(annotation))
+    sets = {name for name, found in kinds.items() if found == {"set"}}
+    containers = {name for name, found in kinds.items() if found == {"container"}}
+    return SetNames(set(), sets, containers, sets & functions)
+
+
+def _kind(annotation: ast.expr) -> str:
+    if is_set_type(annotation):
+        return "set"
+    return "container" if holds_sets(annotation) else "other"
+
+
 def _is_view(node: ast.expr) -> bool:
     """Tell whether `node` is a dictionary's view, which set operators turn into a set."""
     match node:

@@ -165,8 +165,14 @@ def test_the_command_fails_on_a_planted_file(
     assert purity.main() == 0
 
 
+def test_a_set_of_another_file_is_known() -> None:
+    owner = "class State:\n    seen: set[int]\n    def late(self) -> set[int]: ...\n"
+    user = "def f(s):\n    for x in s.seen: pass\n    return list(s.late())\n"
+    found = purity.check_sources({"owner.py": owner, "user.py": user})
+    assert [(finding.path, finding.line) for finding in found] == [("user.py", 2), ("user.py", 3)]
+    third = "class Batch:\n    seen: tuple[int, ...]\n    late: int\n"
+    assert purity.check_sources({"owner.py": owner, "user.py": user, "third.py": third}) == []
+
+
 def test_the_tree_is_pure() -> None:
-    found = []
-    for path in pure_files(ROOT):
-        found += purity.check_source(path.relative_to(ROOT).as_posix(), path.read_text("utf-8"))
-    assert found == []
+    assert purity.check_sources(purity.pure_sources(ROOT)) == []
