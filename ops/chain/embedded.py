@@ -17,7 +17,7 @@ from eth.chains.base import MiningChain
 from eth.constants import POST_MERGE_DIFFICULTY, POST_MERGE_MIX_HASH, POST_MERGE_NONCE
 from eth.db.atomic import AtomicDB
 from eth.db.backends.memory import MemoryDB
-from eth.exceptions import Revert
+from eth.exceptions import PyEVMError, Revert
 from eth.vm.forks import PragueVM
 from eth.vm.spoof import SpoofTransaction
 from eth_utils.exceptions import ValidationError
@@ -318,8 +318,9 @@ class EmbeddedChain:
         try:
             transaction = PragueVM.get_transaction_builder().decode(raw)
             transaction.validate()
-            assert len(transaction.sender) == 20
-        except (ValidationError, RLPException, ValueError, TypeError, AssertionError) as error:
+            if len(transaction.sender) != 20:
+                raise ValueError("sender")
+        except (PyEVMError, ValidationError, RLPException, ValueError, TypeError) as error:
             raise Rejected(f"invalid transaction: {error}") from None
         if transaction.chain_id != self.chain_id:
             raise Rejected("invalid chain id for signer")
