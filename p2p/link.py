@@ -203,13 +203,16 @@ class Link:
                 with trio.move_on_after(HEARTBEAT_S):
                     await self._work.wait()
             taken = self._take()
+            left = False
             try:
                 await self._write(stream, b"".join(taken) or HEARTBEAT)
+                left = True
             except LinkBroken:
-                if not self.punished:
+                return
+            finally:  # Also when the stream's end cancels the write.
+                if not left and not self.punished:
                     self._queue.extendleft(reversed(taken))
                     self.stats.queued_bytes += sum(map(len, taken))
-                return
             self.stats.sent_frames += len(taken)
             self.stats.sent_bytes += sum(map(len, taken))
 
