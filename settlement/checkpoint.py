@@ -24,7 +24,7 @@ CHECKPOINTS_OPEN_MAX = 16
 SHARES_PER_PEER_MAX = 16
 """Shares kept of one peer, formed numbers or not; that of the lowest number goes first."""
 
-TABLE = "settlement"
+TABLE = "checkpoint"
 KEY_SHARE = b"share"
 KEY_EVIDENCE = b"evidence/"
 TIMER_SUBMIT = "checkpoint/submit"

@@ -1,7 +1,6 @@
 """Check withdrawal, account and value proofs against roots, holding no state.
 
-Every hash starts with a byte that says what it is (leaf 0x00, node 0x01, state root 0x02), so no
-leaf can pass for a node, nor the other way round. Source: ARCHITECTURE.md, "Settlement".
+`matcher.tree` says how leaves and nodes are hashed. Source: ARCHITECTURE.md, "Trees".
 """
 
 from __future__ import annotations
@@ -11,17 +10,9 @@ from itertools import pairwise
 
 from msgspec import Struct
 
-from consensus.digest import keccak, signed_word, word
+from matcher.tree import DEPTH, account_leaf, node, state_root, value_leaf, withdrawal_leaf
 
-DEPTH = 32
 POSITIONS_MAX = 128
-EMPTY_LEAF = keccak(b"fairlane.empty.leaf")
-
-_WITHDRAWAL = keccak(b"Withdrawal(uint64 index,address recipient,uint256 amount)")
-_ACCOUNT = keccak(
-    b"Account(uint64 index,address wallet,uint8 subaccount,int256 cash,bytes32 positions)"
-)
-_VALUE = keccak(b"Value(uint32 instrument,int256 value)")
 
 
 class WithdrawalProof(Struct, frozen=True, array_like=True):
@@ -61,45 +52,16 @@ class ValueProof(Struct, frozen=True, array_like=True):
     accounts_root: bytes
 
 
-def node_hash(left: bytes, right: bytes) -> bytes:
-    """Return the hash of an inner node."""
-    return keccak(b"\x01" + left + right)
-
-
-def state_root(accounts_root: bytes, values_root: bytes) -> bytes:
-    """Return the root over the accounts' and the values' trees."""
-    return keccak(b"\x02" + accounts_root + values_root)
-
-
-def withdrawal_leaf(index: int, recipient: bytes, amount: int) -> bytes:
-    """Return the leaf of one withdrawal."""
-    return keccak(b"\x00" + _WITHDRAWAL + word(index) + word(recipient) + word(amount))
-
-
-def account_leaf(
-    index: int, wallet: bytes, subaccount: int, cash: int, positions: Sequence[tuple[int, int]]
-) -> bytes:
-    """Return the leaf of one subaccount; positions as in `AccountProof`."""
-    packed = b"".join(word(instrument) + signed_word(lots) for instrument, lots in positions)
-    words = (word(index), word(wallet), word(subaccount), signed_word(cash), keccak(packed))
-    return keccak(b"\x00" + _ACCOUNT + b"".join(words))
-
-
-def value_leaf(instrument: int, value: int) -> bytes:
-    """Return the leaf of one instrument's value."""
-    return keccak(b"\x00" + _VALUE + word(instrument) + signed_word(value))
-
-
 def root_from(leaf: bytes, index: int, siblings: Sequence[bytes]) -> bytes | None:
     """Return the root that `siblings` lead to from `leaf` at `index`; None when they cannot."""
     if not 0 <= index < 1 << DEPTH or len(siblings) != DEPTH:
         return None
-    node = leaf
+    root = leaf
     for level, sibling in enumerate(siblings):
         if len(sibling) != 32:
             return None
-        node = node_hash(sibling, node) if index >> level & 1 else node_hash(node, sibling)
-    return node
+        root = node(sibling, root) if index >> level & 1 else node(root, sibling)
+    return root
 
 
 def verify_withdrawal(withdrawals_root: bytes, proof: WithdrawalProof) -> bool:
@@ -127,7 +89,7 @@ def verify_account(root: bytes, proof: AccountProof) -> bool:
     if not bounded:
         return False
     p = proof
-    leaf = account_leaf(p.index, p.wallet, p.subaccount, p.cash, p.positions)
+    leaf = account_leaf(p.index, p.wallet, p.subaccount, p.cash, list(p.positions))
     accounts_root = root_from(leaf, p.index, p.siblings)
     return accounts_root is not None and state_root(accounts_root, p.values_root) == root
 

@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 
 class TrioHTTPProvider(AsyncJSONBaseProvider):
-    """web3's requests over httpx, which runs on trio; answers are bounded. Source: ADR-0005."""
+    """web3's requests over httpx, which runs on trio; answers are bounded."""
 
     def __init__(self, url: str, client: httpx.AsyncClient) -> None:
         super().__init__()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Iterable
+from functools import partial, reduce
 
 import pytest
 import trio
 
 from consensus.digest import keccak
+from matcher.inbox import INBOX_START, chain, deposit_message
+from matcher.tree import DenseTree, withdrawal_leaf
 from settlement import proofs
 from settlement.checkpoint import SubmitCheckpoint, checkpoint_digest
 from settlement.errors import (
@@ -17,7 +20,6 @@ from settlement.errors import (
     WrongChain,
 )
 from settlement.ethereum import SettlementClient
-from settlement.inbox import INBOX_HASH_0, chained
 from settlement.rpc import checksum, open_rpc, revert_reason
 from settlement.submitter import Submitter
 from settlement.transactions import Call, Pace, Transactor
@@ -34,9 +36,8 @@ from tests.settlement.chainkit import CHAIN_ID, DEPLOYER, PACE, Kit, key, runnin
 USDC = 10**6
 
 
-def deposit_message(wallet: bytes, subaccount: int, amount: int) -> bytes:
-    words = (1, int.from_bytes(wallet, "big"), subaccount, amount)
-    return b"".join(word.to_bytes(32, "big") for word in words)
+def chained(hash_: bytes, messages: Iterable[bytes]) -> bytes:
+    return reduce(chain, messages, hash_)
 
 
 async def ignore(event: ChainEvent) -> None:
@@ -66,15 +67,13 @@ async def test_a_deposit_a_checkpoint_and_a_claim_end_to_end() -> None:
             deposit_message(key("alice")[1], 0, 500 * USDC),
             deposit_message(key("bob")[1], 3, 20 * USDC),
         )
-        inbox_hash = chained(INBOX_HASH_0, messages)
+        inbox_hash = chained(INBOX_START, messages)
         assert await seen(watcher) == [InboxAdvance(0, messages, inbox_hash)]
 
         recipient = key("carol")[1]
-        leaf = proofs.withdrawal_leaf(0, recipient, 120 * USDC)
-        empty, siblings, root = proofs.EMPTY_LEAF, [], leaf
-        for _ in range(proofs.DEPTH):
-            siblings.append(empty)
-            root, empty = proofs.node_hash(root, empty), proofs.node_hash(empty, empty)
+        tree = DenseTree()
+        tree.set(0, withdrawal_leaf(0, recipient, 120 * USDC))
+        root, siblings = tree.root(), tree.proof(0)
         checkpoint = kit.checkpoint(0, 2, inbox_hash, 520 * USDC, 120 * USDC, root)
         receipt = await operator.submit(checkpoint, kit.signature(checkpoint))
         assert receipt.gas_used < 260_000
@@ -82,7 +81,7 @@ async def test_a_deposit_a_checkpoint_and_a_claim_end_to_end() -> None:
         assert [e.number for e in accepted] == [checkpoint.number]
         assert await operator.accepted_number() == checkpoint.number
 
-        proof = proofs.WithdrawalProof(0, recipient, 120 * USDC, tuple(siblings))
+        proof = proofs.WithdrawalProof(0, recipient, 120 * USDC, siblings)
         assert proofs.verify_withdrawal(root, proof)
         assert await operator.is_final(checkpoint.number) and not await operator.is_claimed(0)
         await operator.claim(checkpoint.number, proof)
@@ -106,14 +105,14 @@ async def test_the_contract_and_we_agree_on_every_digest() -> None:
 async def test_refusals_carry_the_contracts_own_words() -> None:
     async with running() as kit:
         operator = kit.clients["operator 0"]
-        good = kit.checkpoint(0, 0, INBOX_HASH_0, 0)
+        good = kit.checkpoint(0, 0, INBOX_START, 0)
         for voters, reason in (((0, 1, 2), r"BadSignature\(\)"),):
             with pytest.raises(TransactionReverted, match=reason):
                 await operator.submit(good, kit.signature(good, voters))
-        wrong = kit.checkpoint(0, 0, INBOX_HASH_0, 5)
+        wrong = kit.checkpoint(0, 0, INBOX_START, 5)
         with pytest.raises(TransactionReverted, match=r"NetTotalMismatch\(5, 0\)"):
             await operator.submit(wrong, kit.signature(wrong))
-        unknown = kit.checkpoint(0, 4, INBOX_HASH_0, 0)
+        unknown = kit.checkpoint(0, 4, INBOX_START, 0)
         with pytest.raises(TransactionReverted, match=r"UnknownCount\(4, 0\)"):
             await operator.submit(unknown, kit.signature(unknown))
         await operator.submit(good, kit.signature(good))
@@ -136,7 +135,7 @@ async def test_another_chain_is_refused_before_anything_is_sent() -> None:
         with pytest.raises(WrongChain):
             await Watcher(client).run(ignore)
         submitter = Submitter(client)
-        good = kit.checkpoint(0, 0, INBOX_HASH_0, 0)
+        good = kit.checkpoint(0, 0, INBOX_START, 0)
         submitter.offer(SubmitCheckpoint(good, kit.signature(good)))
         with pytest.raises(WrongChain):
             await submitter.run()
@@ -145,7 +144,7 @@ async def test_another_chain_is_refused_before_anything_is_sent() -> None:
 async def test_submitting_what_is_there_is_success_and_nonsense_is_counted() -> None:
     async with running() as kit:
         first, second = kit.clients["operator 0"], kit.clients["alice"]
-        good, bad = kit.checkpoint(0, 0, INBOX_HASH_0, 0), kit.checkpoint(1, 0, INBOX_HASH_0, 1)
+        good, bad = kit.checkpoint(0, 0, INBOX_START, 0), kit.checkpoint(1, 0, INBOX_START, 1)
         effect = SubmitCheckpoint(good, kit.signature(good))
         one, two = Submitter(first), Submitter(second)
         results = []
@@ -176,7 +175,7 @@ async def test_the_watcher_and_the_submitter_outlive_a_chain_outage() -> None:
         nursery.start_soon(submitter.run)
         await alice.deposit(5 * USDC, key("alice")[1])
         message = deposit_message(key("alice")[1], 0, 5 * USDC)
-        inbox_hash = chained(INBOX_HASH_0, [message])
+        inbox_hash = chained(INBOX_START, [message])
         await until(lambda: events)
         kit.process.down()
         checkpoint = kit.checkpoint(0, 1, inbox_hash, 5 * USDC)
@@ -230,7 +229,7 @@ async def test_more_than_a_batchful_of_messages_comes_in_pieces() -> None:
         events = [e for e in await seen(Watcher(alice)) if isinstance(e, InboxAdvance)]
         assert sum(len(e.messages) for e in events) == 91
         assert max(len(e.messages) for e in events) <= 64
-        hash_, count = INBOX_HASH_0, 0
+        hash_, count = INBOX_START, 0
         for event in events:
             assert event.since == count
             hash_, count = chained(hash_, event.messages), count + len(event.messages)
@@ -284,7 +283,7 @@ async def test_the_final_block_never_goes_back_and_a_depth_is_kept() -> None:
         deep = Watcher(alice, finality=10)
         _, cursor = await deep.look()
         assert cursor.block <= kit.chain.number - 10
-        ahead = Cursor(kit.chain.number + 1_000, 0, INBOX_HASH_0)
+        ahead = Cursor(kit.chain.number + 1_000, 0, INBOX_START)
         assert await Watcher(alice, start=ahead).look() == ([], ahead)
 
 

@@ -10,6 +10,7 @@ from eth_utils.crypto import keccak
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from matcher import tree
 from settlement import proofs
 
 ADDRESS = st.binary(min_size=20, max_size=20)
@@ -163,11 +164,7 @@ class _Sloppy:
     def root_from(leaf_: bytes, index: int, siblings: tuple[bytes, ...]) -> bytes | None:
         node = leaf_
         for level, sibling in enumerate(siblings):
-            node = (
-                proofs.node_hash(sibling, node)
-                if index >> level & 1
-                else proofs.node_hash(node, sibling)
-            )
+            node = tree.node(sibling, node) if index >> level & 1 else tree.node(node, sibling)
         return node
 
 
