@@ -15,7 +15,7 @@ from matcher.actions import SUBACCOUNT_SUSPENSE, SUBACCOUNTS_MAX
 from matcher.inbox import KIND_DEPOSIT, chain, decode_message
 from matcher.outcome import Deposited, InboxRefused, Moved
 from matcher.state import Account, State
-from matcher.units import AMOUNT_MAX
+from matcher.units import AMOUNT_MAX, NET_MAX, wide
 
 
 def consume(state: State, messages: tuple[bytes, ...], inbox_hash: bytes) -> None:
@@ -49,7 +49,7 @@ def _credit(state: State, address: bytes, sub: int, amount: int) -> None:
         account = wallet.accounts.get(sub)
     held = wallet.accounts.get(SUBACCOUNT_SUSPENSE) if wallet is not None else None
     waiting = held.cash if held is not None else 0
-    if amount > AMOUNT_MAX:
+    if amount > AMOUNT_MAX or amount - state.vault > NET_MAX:
         _suspend(state, address, amount, "deposit_amount")
     elif account is None and sub >= SUBACCOUNTS_MAX:
         _suspend(state, address, amount, "deposit_subaccount")
@@ -62,7 +62,7 @@ def _credit(state: State, address: bytes, sub: int, amount: int) -> None:
             account = state.open_account(state.wallet_of(address), sub)
         ledger.deposit(state, account, amount)
         state.events.append(Deposited(state.inbox_count, address, sub, account.index, amount))
-        if held is not None and 0 < waiting <= AMOUNT_MAX:
+        if held is not None and 0 < waiting <= NET_MAX and -state.vault <= NET_MAX:
             ledger.transfer(state, held, account, waiting)
             state.events.append(Moved(address, account.index, waiting))
 
@@ -86,5 +86,5 @@ def _suspend(state: State, address: bytes, amount: int, reason: str) -> None:
             state.suspense_count += 1
     ledger.deposit(state, account, amount)
     state.events.append(
-        Deposited(state.inbox_count, address, account.sub, account.index, amount, reason)
+        Deposited(state.inbox_count, address, account.sub, account.index, wide(amount), reason)
     )

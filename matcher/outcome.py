@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from msgspec import Struct
 
+from matcher.units import Wide
+
 REJECTED = "rejected"
 DONE = "done"
 RESTING = "resting"
@@ -103,14 +105,15 @@ class FeedChanged(Struct, frozen=True, array_like=True, tag="feed"):
 class Deposited(Struct, frozen=True, array_like=True, tag="deposit"):
     """Inbox message `count` credited `amount` to `account`.
 
-    With a reason, the subaccount named is one of suspense or the insurance fund.
+    With a reason, the subaccount named is one of suspense or the insurance fund. An amount
+    beyond 64 bits is in big-endian bytes (`units.Wide`).
     """
 
     count: int
     wallet: bytes
     subaccount: int
     account: int
-    amount: int
+    amount: Wide
     reason: str | None = None
 
 

@@ -59,7 +59,7 @@ REASONS: Final[dict[str, str]] = {
     "inbox_zero": "A deposit of nothing.",
     "deposit_min": "Too small to open a subaccount: held in suspense for the wallet.",
     "deposit_subaccount": "No such subaccount can be opened: held in suspense for the wallet.",
-    "deposit_amount": "Larger than any one deposit may be: held in suspense for the wallet.",
+    "deposit_amount": "More than the engine counts in one market: held in suspense for the wallet.",
     "accounts_full": "No more subaccounts can be opened: held in suspense for the wallet.",
     "suspense_full": "No more wallets fit into suspense: the insurance fund took the amount.",
 }

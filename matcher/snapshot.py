@@ -27,13 +27,11 @@ from matcher.state import (
     Wallet,
 )
 from matcher.tree import withdrawal_leaf
+from matcher.units import Wide, narrow, wide
 
 WITHDRAWALS_PER_CHUNK: Final = 256
 SNAPSHOT_BYTES_MAX: Final = 1 << 34
 _VERSION: Final = 1
-
-Wide = int | bytes
-"""An integer: as itself within 64 bits, else as shortest signed big-endian bytes."""
 
 
 class SnapshotError(ValueError):
@@ -126,18 +124,6 @@ class Export(Struct, frozen=True, array_like=True):
     markets: tuple[bytes, ...]
     wallets: tuple[bytes, ...]
     withdrawals: tuple[bytes, ...]
-
-
-def wide(value: int) -> Wide:
-    """Return how an integer of any size travels."""
-    if -(1 << 63) <= value < 1 << 63:
-        return value
-    return value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True)
-
-
-def narrow(value: Wide) -> int:
-    """Return the integer that `wide` wrote."""
-    return value if isinstance(value, int) else int.from_bytes(value, "big", signed=True)
 
 
 def genesis_digest(genesis: MarketGenesis, n: int, f: int) -> Digest:
@@ -291,6 +277,8 @@ def restore(genesis: MarketGenesis, n: int, f: int, data: bytes) -> State:
         raise SnapshotError(str(error)) from None
     if len(state.withdrawals) != meta.withdrawals:
         raise SnapshotError("withdrawals are missing")
+    if export(state) != data:
+        raise SnapshotError("not what an engine would export")
     for index, (recipient, amount) in enumerate(state.withdrawals):
         state.withdrawal_tree.set(index, withdrawal_leaf(index, recipient, amount))
     return state
