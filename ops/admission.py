@@ -8,7 +8,7 @@ few in a worker thread. Source: ARCHITECTURE.md, "Commands".
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from consensus.codec import CodecError
@@ -21,8 +21,12 @@ from consensus.command import (
     decode_command,
 )
 from consensus.crypto import recover_address
-from matcher.actions import ANY_INSTRUMENT, Action, Batch, CancelAll, PlaceOrder, parse
+from consensus.digest import domain_separator
+from matcher.actions import Action, parse
+from matcher.admission import check_action
 from matcher.eip712 import wallet_action_hash
+from matcher.genesis import MarketGenesis
+from matcher.reasons import REASONS
 
 
 class SigningDomain(NamedTuple):
@@ -35,6 +39,11 @@ class SigningDomain(NamedTuple):
     vault_separator: bytes
 
 
+def signing_domain(network: bytes, chain_id: int, vault: bytes) -> SigningDomain:
+    """Return the domain of a network (32 bytes) whose vault has the address `vault`."""
+    return SigningDomain(network, domain_separator("Fairlane", "1", chain_id, vault))
+
+
 class AdmittedCommand(NamedTuple):
     """A command whose bounds, payload and signature have been checked."""
 
@@ -45,8 +54,8 @@ class AdmittedCommand(NamedTuple):
 class Refusal(NamedTuple):
     """Why a command cannot be taken: `reason` for machines, `message` for people.
 
-    `reason` is "too_large", "malformed", "expired", "expires_too_late", "unknown_instrument",
-    "bad_signature", or one of `matcher.actions.parse`.
+    `reason` is "too_large", "malformed", "expired", "expires_too_late", "bad_signature", or what
+    the engine would say of the payload in any state (`matcher.admission.check_payload`).
     """
 
     reason: str
@@ -57,11 +66,11 @@ def admit_command(
     body: bytes,
     now_ms: int,
     domain: SigningDomain,
-    instruments: Container[int] | None = None,
+    market: MarketGenesis | None = None,
 ) -> AdmittedCommand | Refusal:
     """Judge one command as the door does, the cheap checks first.
 
-    `instruments` are those that the node lists now; None leaves that to the engine.
+    `market` lets the door refuse what names no instrument of it, or is too large for it.
     """
     command = _decoded(body)
     if isinstance(command, Refusal):
@@ -73,11 +82,10 @@ def admit_command(
         return Refusal("expires_too_late", f"at most {EXPIRY_DOOR_MAX_MS} ms ahead")
     action = parse(command.payload)
     if isinstance(action, str):
-        return Refusal(action, "the payload is not an action within its bounds")
-    if instruments is not None:
-        for named in _instruments(action):
-            if named not in instruments:
-                return Refusal("unknown_instrument", f"no instrument {named}")
+        return Refusal(action, REASONS[action])
+    hopeless = None if market is None else check_action(action, market)
+    if hopeless is not None:
+        return Refusal(hopeless, REASONS[hopeless])
     id_ = _verified(command, action, domain)
     if id_ is None:
         return Refusal("bad_signature", "the signature is not by the signer over this command")
@@ -88,10 +96,10 @@ def admit_commands(
     bodies: Sequence[bytes],
     now_ms: int,
     domain: SigningDomain,
-    instruments: Container[int] | None = None,
+    market: MarketGenesis | None = None,
 ) -> list[AdmittedCommand | Refusal]:
     """Judge many commands as the door does; made for a worker thread."""
-    return [admit_command(body, now_ms, domain, instruments) for body in bodies]
+    return [admit_command(body, now_ms, domain, market) for body in bodies]
 
 
 def verify_body(body: bytes, domain: SigningDomain) -> CommandId | None:
@@ -117,18 +125,6 @@ def _decoded(body: bytes) -> Command | Refusal:
         return decode_command(body)
     except CodecError as error:
         return Refusal("malformed", f"not a command: {error}")
-
-
-def _instruments(action: Action) -> list[int]:
-    match action:
-        case PlaceOrder():
-            return [action.instrument]
-        case CancelAll() if action.instrument != ANY_INSTRUMENT:
-            return [action.instrument]
-        case Batch(actions):
-            return [named for each in actions for named in _instruments(each)]
-        case _:
-            return []
 
 
 def _verified(command: Command, action: Action, domain: SigningDomain) -> CommandId | None:

@@ -57,6 +57,8 @@ __all__ = [
 
 T = TypeVar("T")
 
+BY_THE_CLOCK = ("expired", "expires_too_late")
+CLOSE_SECONDS = 2.0
 SWEEP_SECONDS = 1.0
 SWEEP_AFTER_SECONDS = 5.0
 """A command without an outcome is asked for by its receipt so often."""
@@ -66,16 +68,19 @@ class Client:
     """Made by `open_client`; its methods may be called from any task of the same trio run."""
 
     def __init__(
-        self, config: Config, journal: Journal, now_ms: Callable[[], int], nursery: trio.Nursery
+        self,
+        config: Config,
+        gateways: Sequence[Gateway],
+        journal: Journal,
+        now_ms: Callable[[], int],
     ) -> None:
-        assert config.gateways and config.faults >= 0
+        assert gateways and config.faults >= 0
         self.config = config
+        self._gateways = gateways
         self._journal = journal
         self._now_ms = now_ms
-        self._nursery = nursery
         self._agree = min(config.faults + 1, len(config.gateways))
         self._copies = min(config.copies or config.faults + 1, len(config.gateways))
-        self._gateways = [Gateway(i, url, config) for i, url in enumerate(config.gateways)]
         self._pending: dict[CommandId, Pending] = {}
         self._turn = 0
         self._followed: set[int] = set()
@@ -85,9 +90,9 @@ class Client:
         """Return when a command signed now should expire: `lifetime_ms` ahead."""
         return self._now_ms() + self.config.lifetime_ms
 
-    def unconfirmed(self) -> int:
-        """Return how many commands have no outcome yet."""
-        return len(self._pending)
+    def pending(self) -> list[Pending]:
+        """Return the commands that have no outcome yet, those of an earlier run included."""
+        return list(self._pending.values())
 
     async def submit(self, command: SignedCommand) -> Pending:
         """Journal one command and send it; returns at once. Errors: JournalFull, OSError."""
@@ -102,11 +107,11 @@ class Client:
         await trio.lowlevel.checkpoint()
         return [self._launch(command) for command in commands]
 
-    def _launch(self, command: SignedCommand, recovered: bool = False) -> Pending:
+    def _launch(self, command: SignedCommand) -> Pending:
         known = self._pending.get(command.id)
         if known is not None:
             return known
-        pending = self._pending[command.id] = Pending(command, self._copies, recovered)
+        pending = self._pending[command.id] = Pending(command, self._copies)
         self._asked[command.id] = trio.current_time()
         self._turn += 1
         order = [
@@ -162,19 +167,18 @@ class Client:
                 return
 
     def _refused(self, pending: Pending, gateway: Gateway, result: wire.CommandResult) -> None:
-        """One gateway's refusal may be its own fault; f+1 of them are not.
+        """One gateway's refusal may be its own fault; the same word of f+1 of them is not.
 
-        A command that an earlier run may have sent, or that has expired meanwhile, may have
-        happened all the same: only receipts can tell.
+        A refusal by the clock never ends the matter: a gateway that lies may log what it refuses,
+        and an earlier run may have sent the command. There only receipts can tell.
         """
         code = result.error.code if result.error else ""
-        if pending.recovered or code == "expired":
-            return
         pending.refusals[gateway.index] = code
-        if pending.seen_by or len(pending.refusals) < self._agree:
+        said = sum(other == code for other in pending.refusals.values())
+        if said < self._agree or pending.seen_by:
             self._spread(pending)
-            return
-        self._finish(pending, Result(kind="refused", reason=code))
+        elif code not in BY_THE_CLOCK:
+            self._finish(pending, Result(kind="refused", reason=code))
 
     # Following.
 
@@ -223,6 +227,7 @@ class Client:
                     status=outcome.status,
                     reason=outcome.reason,
                     sequence=outcome.sequence,
+                    details=outcome.details,
                 ),
             )
 
@@ -311,19 +316,15 @@ class Client:
                 error = refused
         raise error
 
-    async def _start(self) -> None:
+    def _start(self, nursery: trio.Nursery) -> None:
         for command in self._journal.entries():
-            self._launch(command, recovered=True)
+            self._launch(command)
         for gateway in self._gateways:
             for _ in range(self.config.requests_max):
-                self._nursery.start_soon(self._send_forever, gateway)
+                nursery.start_soon(self._send_forever, gateway)
         for place in range(self._agree):
-            self._nursery.start_soon(self._follow_forever, place)
-        self._nursery.start_soon(self._sweep_forever)
-
-    async def _close(self) -> None:
-        for gateway in self._gateways:
-            await gateway.close()
+            nursery.start_soon(self._follow_forever, place)
+        nursery.start_soon(self._sweep_forever)
 
 
 def _word(command: SignedCommand, receipt: wire.ReceiptAnswer, block_time_ms: int) -> Result | None:
@@ -335,6 +336,7 @@ def _word(command: SignedCommand, receipt: wire.ReceiptAnswer, block_time_ms: in
             status=executed.status,
             reason=executed.reason,
             sequence=executed.sequence,
+            details=executed.details,
         )
     if receipt.state == "void":
         return Result(kind="void")
@@ -360,13 +362,17 @@ async def open_client(
     On leaving, unconfirmed commands stay in the journal, and their `Pending` never ends.
     """
     journal = Journal() if journal is None else journal
-    async with trio.open_nursery() as nursery:
-        client = Client(config, journal, now_ms, nursery)
-        await client._start()
-        try:
-            yield client
-        finally:
-            nursery.cancel_scope.cancel()
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + 2):
-                await client._close()
-            journal.close()
+    gateways = [Gateway(i, url, config) for i, url in enumerate(config.gateways)]
+    try:
+        async with trio.open_nursery() as nursery:
+            client = Client(config, gateways, journal, now_ms)
+            client._start(nursery)
+            try:
+                yield client
+            finally:
+                nursery.cancel_scope.cancel()
+    finally:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_SECONDS):
+            for gateway in gateways:
+                await gateway.close()
+        journal.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 import msgspec
@@ -44,14 +44,15 @@ class Config(Struct, frozen=True, kw_only=True):
 
     `faults` is the network's f. Each command goes to `copies` gateways (0: f+1) and its outcome
     needs the same word of f+1; with fewer gateways than that, of all of them. `requests_max`
-    requests with commands are under way at once at a gateway; what waits meanwhile is joined.
+    requests with commands are under way at once at a gateway; what waits meanwhile is joined, so
+    that more of them mean less waiting and more CPU at both ends.
     """
 
     gateways: Sequence[str]
     domain: SigningDomain
     faults: int
     copies: int = 0
-    requests_max: int = 2
+    requests_max: int = 1
     request_seconds: float = 15.0
     poll_wait_ms: int = 5_000
     poll_seconds_min: float = 0.0
@@ -61,24 +62,24 @@ class Config(Struct, frozen=True, kw_only=True):
 class Result(Struct, frozen=True, kw_only=True):
     """What became of a command.
 
-    `kind` is "executed" (the engine gave it an outcome: `status`, `reason`, `sequence`), "void"
-    (it expired unordered and never happens), "refused" (no gateway takes it: `reason`), or
-    "unknown" (it expired so long ago that no gateway remembers: look at the account).
+    `kind` is "executed" (the engine gave it an outcome: `status`, `reason`, `sequence` and
+    `details`, as docs/api.md lists them), "void" (it expired unordered and never happens),
+    "refused" (f+1 gateways name the same `reason` why it cannot happen), or "unknown" (it expired
+    so long ago that no gateway remembers: look at the account).
     """
 
     kind: str
     status: str = ""
     reason: str = ""
     sequence: int = 0
+    details: dict[str, Any] = {}
 
 
 class Pending:
     """One submitted command on its way."""
 
-    def __init__(self, command: SignedCommand, copies: int, recovered: bool = False) -> None:
-        """`recovered` says that an earlier run of the client may have sent it already."""
+    def __init__(self, command: SignedCommand, copies: int) -> None:
         self.command = command
-        self.recovered = recovered
         self.result: Result | None = None
         self.seen_by: set[int] = set()
         self.assigned: set[int] = set()

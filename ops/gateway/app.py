@@ -13,6 +13,7 @@ import msgspec
 import trio
 from msgspec import Struct
 
+from matcher.genesis import MarketGenesis
 from ops.admission import AdmittedCommand, Refusal, SigningDomain, admit_commands
 from ops.gateway import wire
 from ops.gateway.limits import (
@@ -132,12 +133,14 @@ class Door:
         self,
         node: NodePort,
         domain: SigningDomain,
+        market: MarketGenesis,
         metrics: GatewayMetrics,
         limits: Limits,
         shutdown: trio.Event,
     ) -> None:
         self._node = node
         self._domain = domain
+        self._market = market
         self._metrics = metrics
         self._limits = limits
         self._shutdown = shutdown
@@ -269,8 +272,8 @@ class Door:
         return [result for result in results if result is not None]
 
     async def _admit(self, bodies: list[bytes]) -> Sequence[AdmittedCommand | Refusal]:
-        listed = self._node.instrument_ids()
-        judge = partial(admit_commands, bodies, self._node.now_ms(), self._domain, listed)
+        now_ms = self._node.now_ms()
+        judge = partial(admit_commands, bodies, now_ms, self._domain, self._market)
         if len(bodies) <= VERIFY_INLINE_MAX:
             return judge()
         return await trio.to_thread.run_sync(judge, limiter=self._threads)
@@ -471,6 +474,7 @@ def _probe(state: tuple[bool, str], code: str) -> Response:
 async def serve(
     node: NodePort,
     domain: SigningDomain,
+    market: MarketGenesis,
     host: str,
     port: int,
     shutdown: trio.Event,
@@ -484,5 +488,5 @@ async def serve(
     Errors: OSError when the address cannot be bound.
     """
     limits = limits or Limits()
-    door = Door(node, domain, metrics, limits, shutdown)
+    door = Door(node, domain, market, metrics, limits, shutdown)
     await Server(door, limits, shutdown).serve(host, port, task_status)

@@ -7,7 +7,7 @@ method says so.
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Protocol
 
@@ -109,13 +109,13 @@ class Outcome(Struct, frozen=True, kw_only=True):
     reason: str
     height: int
     executed_at_ms: int
+    details: dict[str, object]
 
 
 class Trade(Struct, frozen=True, kw_only=True):
     """One fill in the stream of all of them; `sequence` from 1, the same at every node.
 
-    Units: `price` in ticks, `lots` in lots; `taker_side` is "buy" or "sell". `taker` is the id of
-    the command that caused it, empty for a liquidation.
+    Units: `price` in ticks, `lots` in lots; `taker_side` is "buy" or "sell".
     """
 
     sequence: int
@@ -123,17 +123,17 @@ class Trade(Struct, frozen=True, kw_only=True):
     price: int
     lots: int
     taker_side: str
-    taker: bytes
+    taker_order: int
+    maker_order: int
     height: int
     block_time_ms: int
 
 
 class BookLevel(Struct, frozen=True, kw_only=True):
-    """All that rests at one price. Units: ticks, lots, number of orders."""
+    """All that rests at one price. Units: ticks, lots."""
 
     price: int
     lots: int
-    orders: int
 
 
 class BookView(Struct, frozen=True, kw_only=True):
@@ -147,16 +147,20 @@ class BookView(Struct, frozen=True, kw_only=True):
 
 
 class PositionView(Struct, frozen=True, kw_only=True):
-    """One open position. Units: lots; `mark` and `unrealised` in micro-USDC (mark: per lot)."""
+    """One open position, or open orders without one.
+
+    Units: lots; `value` is micro-USDC: lots x (mark - funding per lot), what it adds to the cash.
+    """
 
     instrument: int
     lots: int
-    mark: int
-    unrealised: int
+    open_buys: int
+    open_sells: int
+    value: int
 
 
 class OrderView(Struct, frozen=True, kw_only=True):
-    """One resting order. Units: `price` in ticks, `lots` still open."""
+    """One resting order. Units: `price` in ticks, `lots` as placed, `open` of them still rest."""
 
     order_id: int
     client_id: int
@@ -164,6 +168,7 @@ class OrderView(Struct, frozen=True, kw_only=True):
     side: str
     price: int
     lots: int
+    open: int
 
 
 class SessionView(Struct, frozen=True, kw_only=True):
@@ -175,15 +180,20 @@ class SessionView(Struct, frozen=True, kw_only=True):
 
 
 class AccountView(Struct, frozen=True, kw_only=True):
-    """One subaccount after the block `height`. Units: micro-USDC."""
+    """One subaccount after the block `height`; `index` is its place in the state tree.
+
+    Units: micro-USDC.
+    """
 
     wallet: bytes
     subaccount: int
+    index: int
     height: int
     cash: int
     equity: int
     initial_margin: int
     maintenance_margin: int
+    in_liquidation: bool
     positions: tuple[PositionView, ...]
     orders: tuple[OrderView, ...]
     sessions: tuple[SessionView, ...]
@@ -194,7 +204,9 @@ class InstrumentView(Struct, frozen=True, kw_only=True):
 
     Units: `tick_size` micro-USDC per whole unit of the underlying, `lot_size` as a decimal string
     of whole units, `tick_value` micro-USDC per tick per lot; `index_price` and `mark_price`
-    micro-USDC per whole unit, None before the first observation.
+    micro-USDC per whole unit, 0 before the first observation; `funding_rate` WAD per 8 hours;
+    `last_price` and the band in ticks; `qty_max` and `open_interest` in lots. `state` is "open",
+    or "cancel_only" while the index is stale.
     """
 
     id: int
@@ -203,8 +215,14 @@ class InstrumentView(Struct, frozen=True, kw_only=True):
     tick_size: int
     lot_size: str
     tick_value: int
-    index_price: int | None
-    mark_price: int | None
+    qty_max: int
+    index_price: int
+    mark_price: int
+    funding_rate: int
+    last_price: int
+    band_low: int
+    band_high: int
+    open_interest: int
     state: str
 
 
@@ -225,8 +243,8 @@ class WithdrawalProofView(Struct, frozen=True, kw_only=True):
 class StatusView(Struct, frozen=True, kw_only=True):
     """What an operator or a client wants to know first.
 
-    `executed_digest` is the state digest at `executed_height`; both belong together, so that two
-    nodes can be compared. `network` (32 bytes), `chain_id` and `vault` are what a client signs for.
+    `executed_digest` is the state digest at `executed_height`, `recent_digests` those of the last
+    heights that have one: two nodes are compared where they have a height in common. `network` (32 bytes), `chain_id` and `vault` are what a client signs for.
     """
 
     version: str
@@ -242,6 +260,7 @@ class StatusView(Struct, frozen=True, kw_only=True):
     block_time_ms: int
     executed_height: int
     executed_digest: bytes
+    recent_digests: tuple[tuple[int, bytes], ...]
     outcomes: int
     trades: int
     pending: int
@@ -288,10 +307,6 @@ class NodePort(Protocol):
 
     async def trades_beyond(self, after: int) -> None:
         """Return as soon as a trade with sequence > `after` exists."""
-        ...
-
-    def instrument_ids(self) -> Container[int]:
-        """Return the ids of all instruments; cheap, since the door asks at each submission."""
         ...
 
     def instruments(self) -> Sequence[InstrumentView]:

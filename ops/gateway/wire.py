@@ -124,6 +124,7 @@ class OutcomeAnswer(Struct, frozen=True):
     reason: str
     height: int
     executed_at_ms: int
+    details: dict[str, Any]
 
 
 class OutcomesAnswer(Struct, frozen=True):
@@ -139,7 +140,8 @@ class TradeAnswer(Struct, frozen=True):
     price: int
     lots: int
     taker_side: str
-    taker: str
+    taker_order: int
+    maker_order: int
     height: int
     block_time_ms: int
 
@@ -167,6 +169,7 @@ class StatusAnswer(Struct, frozen=True):
     block_time_ms: int
     executed_height: int
     executed_digest: str
+    recent_digests: list[tuple[int, str]]
     outcomes: int
     trades: int
     pending: int
@@ -180,7 +183,6 @@ class StatusAnswer(Struct, frozen=True):
 class LevelAnswer(Struct, frozen=True):
     price: int
     lots: int
-    orders: int
 
 
 class BookAnswer(Struct, frozen=True):
@@ -196,8 +198,9 @@ class BookAnswer(Struct, frozen=True):
 class PositionAnswer(Struct, frozen=True):
     instrument: int
     lots: int
-    mark: int
-    unrealised: int
+    open_buys: int
+    open_sells: int
+    value: int
 
 
 class OrderAnswer(Struct, frozen=True):
@@ -207,6 +210,7 @@ class OrderAnswer(Struct, frozen=True):
     side: str
     price: int
     lots: int
+    open: int
 
 
 class SessionAnswer(Struct, frozen=True):
@@ -220,11 +224,13 @@ class AccountAnswer(Struct, frozen=True):
 
     wallet: str
     subaccount: int
+    index: int
     height: int
     cash: int
     equity: int
     initial_margin: int
     maintenance_margin: int
+    in_liquidation: bool
     positions: list[PositionAnswer]
     orders: list[OrderAnswer]
     sessions: list[SessionAnswer]
@@ -239,8 +245,14 @@ class InstrumentAnswer(Struct, frozen=True):
     tick_size: int
     lot_size: str
     tick_value: int
-    index_price: int | None
-    mark_price: int | None
+    qty_max: int
+    index_price: int
+    mark_price: int
+    funding_rate: int
+    last_price: int
+    band_low: int
+    band_high: int
+    open_interest: int
     state: str
 
 
@@ -323,6 +335,7 @@ def outcome_answer(outcome: Outcome) -> OutcomeAnswer:
         outcome.reason,
         outcome.height,
         outcome.executed_at_ms,
+        outcome.details,
     )
 
 
@@ -334,7 +347,8 @@ def trade_answer(trade: Trade) -> TradeAnswer:
         trade.price,
         trade.lots,
         trade.taker_side,
-        hexed(trade.taker),
+        trade.taker_order,
+        trade.maker_order,
         trade.height,
         trade.block_time_ms,
     )
@@ -349,7 +363,7 @@ def status_answer(view: StatusView) -> StatusAnswer:
 _MONEY = frozenset(
     (
         *("cash", "equity", "initial_margin", "maintenance_margin", "amount"),
-        *("mark", "unrealised", "index_price", "mark_price"),
+        *("value", "index_price", "mark_price", "funding_rate"),
     )
 )
 """The fields that `view_answer` writes as decimal strings."""

@@ -10,7 +10,8 @@ import base64
 import json
 from typing import NamedTuple
 
-from consensus.codec import encode
+from msgspec.structs import replace
+
 from consensus.command import (
     COMMAND_BYTES_MAX,
     EXPIRY_DOOR_MAX_MS,
@@ -23,11 +24,12 @@ from consensus.crypto import sign_recoverable
 from matcher.actions import (
     BUY,
     LIMIT,
-    CancelAll,
+    Batch,
     PlaceOrder,
     Withdraw,
     encode_action,
 )
+from matcher.units import QTY_MAX
 from ops.admission import SigningDomain
 from ops.client_keys import SignedCommand, TraderKey
 
@@ -80,47 +82,14 @@ def many(bodies: list[bytes]) -> bytes:
 def bad_commands(door: Door) -> list[tuple[str, bytes, str]]:
     """Return (name, command bytes, code) for commands that no node may ever see."""
     good = door.order(1).body
-    expires = door.now_ms + 30_000
-    payload = encode_action(door.place(1))
-    other = TraderKey(b"\x77" * 32)
-    foreign = SigningDomain(b"\x00" * 32, b"\x00" * 32)
-    withdraw = Withdraw(door.wallet.address, 0, 5, door.wallet.address, b"\x01" * 32)
-    by_wallet = door.wallet.sign(door.domain, withdraw, expires)
-    moved = Command(
-        expires + 1, door.wallet.address, encode_action(withdraw), _signature(by_wallet)
-    )
-
-    def unsigned(payload: bytes, expires_ms: int = expires) -> bytes:
-        return encode_command(Command(expires_ms, door.session.address, payload, bytes(65)))
-
-    def placed(**changes: int | bytes) -> bytes:
-        fields = ["place", *(getattr(door.place(1), name) for name in PlaceOrder.__struct_fields__)]
-        for name, value in changes.items():
-            fields[1 + PlaceOrder.__struct_fields__.index(name)] = value
-        return unsigned(encode(tuple(fields)))
-
+    oversize = Command(door.now_ms + 30_000, bytes(20), bytes(COMMAND_BYTES_MAX), bytes(65))
     return [
         ("no bytes", b"", "malformed"),
         ("garbage bytes", bytes(range(256)), "malformed"),
         ("a tail after the command", good + b"\x00", "malformed"),
         ("cut short", good[:-1], "malformed"),
         ("not canonical", _not_canonical(good), "malformed"),
-        ("oversize", unsigned(bytes(COMMAND_BYTES_MAX)), "too_large"),
-        ("signature of 64 bytes", _short_signature(door), "malformed"),
-        ("bad signature", _flipped(good), "bad_signature"),
-        ("no signature", unsigned(payload), "bad_signature"),
-        ("another's signature", _by(other, door, expires, payload), "bad_signature"),
-        (
-            "another network's signature",
-            door.session.sign(foreign, door.place(1), expires).body,
-            "bad_signature",
-        ),
-        ("a wallet's signature in a later envelope", encode_command(moved), "bad_signature"),
-        (
-            "a withdrawal signed as a session signs",
-            _by(door.session, door, expires, encode_action(withdraw)),
-            "bad_signature",
-        ),
+        ("oversize", encode_command(oversize), "too_large"),
         ("expired", door.order(1, ahead_ms=-1).body, "expired"),
         ("expired long ago", door.order(1, ahead_ms=-1_000_000).body, "expired"),
         (
@@ -128,16 +97,56 @@ def bad_commands(door: Door) -> list[tuple[str, bytes, str]]:
             door.order(1, ahead_ms=EXPIRY_DOOR_MAX_MS + 60_000).body,
             "expires_too_late",
         ),
-        (
-            "unknown instrument",
-            door.session.sign(
-                door.domain, CancelAll(door.wallet.address, 0, instrument=4_000), expires
-            ).body,
-            "unknown_instrument",
-        ),
-        ("unknown action", unsigned(b"\x91\xa4boom"), "malformed"),
-        ("payload of garbage", unsigned(b"\xff" * 50), "malformed"),
-        ("empty payload", unsigned(b""), "malformed"),
+        *_bad_signatures(door),
+        *_bad_payloads(door),
+    ]
+
+
+def _bad_signatures(door: Door) -> list[tuple[str, bytes, str]]:
+    expires = door.now_ms + 30_000
+    action = door.place(1)
+    payload = encode_action(action)
+    other = TraderKey(b"\x77" * 32)
+    foreign = SigningDomain(b"\x00" * 32, b"\x00" * 32)
+    withdraw = Withdraw(door.wallet.address, 0, 5, door.wallet.address, b"\x01" * 32)
+    signature = decode_command(door.wallet.sign(door.domain, withdraw, expires).body).signature
+    moved = Command(expires + 1, door.wallet.address, encode_action(withdraw), signature)
+    unsigned = Command(expires, door.session.address, payload, bytes(65))
+    short = Command(expires, door.session.address, payload, bytes(64))
+    elsewhere = door.session.sign(foreign, action, expires).body
+    by_session = _by(door.session, door, expires, encode_action(withdraw))
+    return [
+        ("signature of 64 bytes", encode_command(short), "malformed"),
+        ("no signature", encode_command(unsigned), "bad_signature"),
+        ("bad signature", _flipped(door.order(1).body), "bad_signature"),
+        ("another's signature", _by(other, door, expires, payload), "bad_signature"),
+        ("another network's signature", elsewhere, "bad_signature"),
+        ("a wallet's signature in a later envelope", encode_command(moved), "bad_signature"),
+        ("a withdrawal signed as a session signs", by_session, "bad_signature"),
+    ]
+
+
+def _bad_payloads(door: Door) -> list[tuple[str, bytes, str]]:
+    expires = door.now_ms + 30_000
+    good = door.place(1)
+    nowhere = replace(good, instrument=4_000)
+
+    def raw(payload: bytes) -> bytes:
+        return _by(door.session, door, expires, payload)
+
+    def placed(**changes: int | bytes) -> bytes:
+        return raw(encode_action(replace(good, **changes)))
+
+    return [
+        ("unknown action", raw(b"\x91\xa4boom"), "malformed"),
+        ("payload of garbage", raw(b"\xff" * 50), "malformed"),
+        ("empty payload", raw(b""), "malformed"),
+        ("an action with a tail", raw(encode_action(good) + b"\x00"), "malformed"),
+        ("unknown instrument", placed(instrument=4_000), "unknown_instrument"),
+        ("the same in a batch", raw(encode_action(Batch((good, nowhere)))), "unknown_instrument"),
+        ("an empty batch", raw(encode_action(Batch(()))), "batch_size"),
+        ("a batch of 51", raw(encode_action(Batch((good,) * 51))), "batch_size"),
+        ("more than the instrument's maximum", placed(qty=QTY_MAX), "bad_qty"),
         ("no quantity", placed(qty=0), "bad_qty"),
         ("negative quantity", placed(qty=-5), "bad_qty"),
         ("no price", placed(price=0), "bad_price"),
@@ -145,10 +154,6 @@ def bad_commands(door: Door) -> list[tuple[str, bytes, str]]:
         ("no such subaccount", placed(subaccount=32), "bad_subaccount"),
         ("wallet of 19 bytes", placed(wallet=b"\x01" * 19), "bad_address"),
     ]
-
-
-def _signature(command: SignedCommand) -> bytes:
-    return decode_command(command.body).signature
 
 
 def _by(key: TraderKey, door: Door, expires: int, payload: bytes) -> bytes:
@@ -171,27 +176,8 @@ def _not_canonical(body: bytes) -> bytes:
     return b"\xdc\x00\x04" + body[1:]
 
 
-def _short_signature(door: Door) -> bytes:
-    return encode_command(
-        Command(door.now_ms + 30_000, door.session.address, encode_action(door.place(1)), bytes(64))
-    )
-
-
-def cases(door: Door) -> list[Case]:
-    """Return every bad request; after all of them the node must have seen nothing."""
+def _posts(door: Door) -> list[Case]:
     good = door.order(2).body
-    commands = [
-        Case(
-            name,
-            "POST",
-            "/v1/commands",
-            JSON,
-            single(body),
-            413 if code == "too_large" else 400,
-            code,
-        )
-        for name, body, code in bad_commands(door)
-    ]
     posts: list[tuple[str, dict[str, str], bytes, int, str]] = [
         ("not JSON", JSON, b"\x00\xff garbage", 400, "bad_json"),
         ("empty body", JSON, b"", 400, "bad_json"),
@@ -209,7 +195,10 @@ def cases(door: Door) -> list[Case]:
         ("no content type", {}, single(good), 415, "unsupported_media_type"),
         ("a form", {"content-type": "text/plain"}, single(good), 415, "unsupported_media_type"),
     ]
-    bad_posts = [Case(name, "POST", "/v1/commands", *rest) for name, *rest in posts]  # type: ignore[arg-type]
+    return [Case(name, "POST", "/v1/commands", *rest) for name, *rest in posts]  # type: ignore[arg-type]
+
+
+def _gets() -> list[Case]:
     gets: list[tuple[str, str, int, str]] = [
         ("no such resource", "/v1/nothing", 404, "not_found"),
         ("the root", "/", 404, "not_found"),
@@ -237,12 +226,20 @@ def cases(door: Door) -> list[Case]:
         ("a withdrawal of letters", "/v1/proof/withdrawal/x", 400, "bad_index"),
         ("get on a post", "/v1/commands", 405, "method_not_allowed"),
     ]
-    bad_gets = [Case(name, "GET", path, {}, b"", st, code) for name, path, st, code in gets]
+    return [Case(name, "GET", path, {}, b"", status, code) for name, path, status, code in gets]
+
+
+def cases(door: Door) -> list[Case]:
+    """Return every bad request; after all of them the node must have seen nothing."""
     ids = json.dumps({"ids": ["00" * 40] * 101}).encode()
+    commands = [
+        (name, single(body), 413 if code == "too_large" else 400, code)
+        for name, body, code in bad_commands(door)
+    ]
     return [
-        *commands,
-        *bad_posts,
-        *bad_gets,
+        *(Case(name, "POST", "/v1/commands", JSON, *rest) for name, *rest in commands),  # type: ignore[arg-type]
+        *_posts(door),
+        *_gets(),
         Case("101 receipts", "POST", "/v1/receipts", JSON, ids, 400, "too_many"),
         Case("bad id", "POST", "/v1/receipts", JSON, b'{"ids":["x"]}', 400, "bad_id"),
         Case("bad ids", "POST", "/v1/receipts", JSON, b"{}", 400, "bad_json"),

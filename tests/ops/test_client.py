@@ -14,6 +14,7 @@ import trio
 
 import ops.client as client_module
 from consensus.command import CommandId
+from matcher.genesis import devnet_genesis
 from ops.admission import SigningDomain
 from ops.client import Client, Config, GatewayError, Journal, JournalFull, Result, open_client
 from ops.client_keys import SignedCommand, TraderKey
@@ -48,6 +49,7 @@ class Network:
             await serve(
                 self.nodes[index],
                 DOMAIN,
+                devnet_genesis(),
                 "127.0.0.1",
                 self.ports[index],
                 trio.Event(),
@@ -112,8 +114,10 @@ async def test_a_command_reaches_f_plus_one_logs_and_comes_back_executed() -> No
             assert at.holders(command.id) == 2
             for node in at.nodes:
                 node.execute()
-            assert await pending.done() == Result(kind="executed", status="accepted", sequence=1)
-            assert client.unconfirmed() == 0
+            assert await pending.done() == Result(
+                kind="executed", status="accepted", sequence=1, details={"qty": 5}
+            )
+            assert not client.pending()
 
 
 async def test_an_engines_reject_is_an_outcome() -> None:
@@ -190,6 +194,7 @@ class Liar(TinyNode):
                 reason="a lie",
                 height=1,
                 executed_at_ms=NOW_MS,
+                details={},
             )
             for i, id_ in enumerate(getattr(self, "heard", []))
         ]
@@ -235,8 +240,27 @@ async def test_a_refusal_needs_more_than_one_gateway() -> None:
             assert {(await pending.done()).kind for pending in waiting} == {"executed"}
             bad = await client.submit(_by_a_stranger(DOOR.order(99)))
             assert await bad.done() == Result(kind="refused", reason="bad_signature")
-            assert client.unconfirmed() == 0
+            assert not client.pending()
             nursery.cancel_scope.cancel()
+
+
+async def test_a_refusal_by_the_clock_is_not_the_last_word(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A gateway may log what it claims to refuse: the client must not call that undone."""
+    monkeypatch.setattr(client_module, "SWEEP_AFTER_SECONDS", 0.3)
+    with trio.fail_after(10):
+        async with network(3) as at, client_of(at) as client:
+            for node in at.nodes:
+                node.clock_ms = NOW_MS - 100_000
+            command = DOOR.order(1)
+            pending = await client.submit(command)
+            await trio.sleep(0.3)
+            assert set(pending.refusals.values()) == {"expires_too_late"}
+            assert len(pending.refusals) >= 2 and pending.result is None
+            at.nodes[0].log[command.id] = command.body
+            at.nodes[0].execute()
+            assert (await pending.done()).kind == "executed"
 
 
 def _by_a_stranger(command: SignedCommand) -> SignedCommand:
@@ -286,7 +310,7 @@ async def test_a_killed_client_finds_its_commands_again(
                 file.write("+ 00ff")  # The line that a kill cut short.
             async with client_of(at, Journal(path)) as client, trio.open_nursery() as nursery:
                 nursery.start_soon(execute_forever, at)
-                waiting = list(client._pending.values())
+                waiting = client.pending()
                 assert [p.command.id for p in waiting] == [
                     c.id for c in (executed, expired, logged, unsent)
                 ]

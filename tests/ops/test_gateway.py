@@ -12,6 +12,7 @@ import pytest
 import trio
 import trio.testing
 
+from matcher.genesis import devnet_genesis
 from ops.admission import SigningDomain
 from ops.client_keys import TraderKey
 from ops.gateway import wire
@@ -56,6 +57,7 @@ async def running(
         await serve(
             node,
             DOMAIN,
+            devnet_genesis(),
             "127.0.0.1",
             0,
             shutdown,

@@ -6,7 +6,7 @@ Commands go into a log, `execute` gives each exactly one outcome. Several nodes 
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 
 import trio
 
@@ -78,6 +78,7 @@ class TinyLedger:
                 reason=reason,
                 height=self.height,
                 executed_at_ms=self.block_time_ms,
+                details={"qty": getattr(action, "qty", 0)},
             )
         )
         if isinstance(action, PlaceOrder) and not reason:
@@ -88,7 +89,8 @@ class TinyLedger:
                     price=action.price,
                     lots=action.qty,
                     taker_side="buy",
-                    taker=id_,
+                    taker_order=sequence,
+                    maker_order=0,
                     height=self.height,
                     block_time_ms=self.block_time_ms,
                 )
@@ -189,9 +191,6 @@ class TinyNode:
         while len(self.ledger.trades) <= after:
             await self.ledger.news.wait()
 
-    def instrument_ids(self) -> Container[int]:
-        return range(2)
-
     def instruments(self) -> Sequence[InstrumentView]:
         return [
             InstrumentView(
@@ -201,17 +200,23 @@ class TinyNode:
                 tick_size=10_000,
                 lot_size="0.0001",
                 tick_value=1,
+                qty_max=100,
                 index_price=50_000_000_000,
-                mark_price=None,
+                mark_price=10**17,
+                funding_rate=-(10**17),
+                last_price=0,
+                band_low=1,
+                band_high=2,
+                open_interest=3,
                 state="open",
             )
             for i, symbol in enumerate(("BTC-PERP", "ETH-PERP"))
         ]
 
     def book(self, instrument: int, depth: int) -> BookView | None:
-        if instrument not in self.instrument_ids():
+        if instrument not in range(2):
             return None
-        levels = [BookLevel(price=100 - i, lots=5, orders=1) for i in range(300)]
+        levels = [BookLevel(price=100 - i, lots=5) for i in range(300)]
         return BookView(
             instrument=instrument,
             height=self.ledger.height,
@@ -226,13 +231,19 @@ class TinyNode:
         return AccountView(
             wallet=wallet,
             subaccount=subaccount,
+            index=7,
             height=self.ledger.height,
             cash=10**18 + 1,
             equity=-5,
             initial_margin=1,
             maintenance_margin=2,
-            positions=(PositionView(instrument=1, lots=-3, mark=7, unrealised=-21),),
-            orders=(OrderView(order_id=9, client_id=4, instrument=1, side="buy", price=5, lots=6),),
+            in_liquidation=False,
+            positions=(PositionView(instrument=1, lots=-3, open_buys=1, open_sells=0, value=-21),),
+            orders=(
+                OrderView(
+                    order_id=9, client_id=4, instrument=1, side="buy", price=5, lots=6, open=2
+                ),
+            ),
             sessions=(SessionView(address=b"\x01" * 20, scope="trade", expires_ms=1),),
         )
 
@@ -264,6 +275,7 @@ class TinyNode:
             block_time_ms=ledger.block_time_ms,
             executed_height=ledger.height,
             executed_digest=bytes(32),
+            recent_digests=((8, bytes(32)),),
             outcomes=len(ledger.outcomes),
             trades=len(ledger.trades),
             pending=0,
