@@ -154,8 +154,8 @@ class Context:
     def timer(self, name: str, at_ms: int) -> None:
         self._out.append(SetTimer(name, at_ms))
 
-    def reply(self, id_: CommandId, status: str, retry_after_ms: int = 0) -> None:
-        self._out.append(Reply(id_, status, retry_after_ms))
+    def reply(self, id_: CommandId, status: str, retry_after_ms: int = 0, seq: int = 0) -> None:
+        self._out.append(Reply(id_, status, retry_after_ms, seq))
 
     def blame(self, peer: int, why: str) -> None:
         if peer != self.me:

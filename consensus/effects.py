@@ -112,11 +112,16 @@ class SetTimer:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Tell the client of command `id` how far it came: `seen`, or `busy` with `retry_after_ms`."""
+    """Tell the client of command `id` how far it came.
+
+    `status`: "seen" (in the own persisted batch `seq`), "duplicate", "expired", or "busy" with
+    `retry_after_ms`.
+    """
 
     id: CommandId
     status: str
     retry_after_ms: int = 0
+    seq: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ class LogKeeper:
             ctx.reply(id_, "duplicate" if ctx.sequencer.fair.is_done(id_) else "expired")
             return
         if ctx.own.is_persisted(id_) or self._committed(id_):
-            ctx.reply(id_, "seen")
+            ctx.reply(id_, "duplicate")
             return
         room = ctx.own.has_room(ctx.logs.bases[ctx.me])
         if not room or ctx.own.waiting >= CLIENT_WAITING_MAX:
@@ -121,7 +121,7 @@ class LogKeeper:
         ctx.count("batches_signed")
         for entry in sealed.batch.entries:
             if self._unanswered.pop(CommandId(entry), 0) is None:
-                ctx.reply(CommandId(entry), "seen")
+                ctx.reply(CommandId(entry), "seen", seq=sealed.batch.seq)
         self._arm()
 
     def _body(self, id_: CommandId) -> bytes:

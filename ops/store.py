@@ -29,10 +29,12 @@ TABLES: Final = {
     "bodies": b"\x05",
     "chain": b"\x06",
     "state": b"\x07",
-    "inbox": b"\x08",
-    "checkpoint": b"\x09",
+    "log": b"\x08",
+    "proofs": b"\x09",
     "outcomes": b"\x0a",
     "evidence": b"\x0b",
+    "settlement": b"\x0c",
+    "receipts": b"\x0d",
 }
 """A table's byte is part of the format: a new table takes the next, none is ever used again."""
 

@@ -275,8 +275,8 @@ def test_a_scan_sees_the_store_as_it_was_when_asked(tmp_path: Path) -> None:
     store = Store.open(tmp_path)
     each: list[Storage] = [memory, store]
     for one in each:
-        one.apply([Write("inbox", b"a", b"1"), Write("inbox", b"b", b"2")], sync=False)
-        rows = one.scan("inbox")
-        one.apply([Write("inbox", b"a", None), Write("inbox", b"c", b"3")], sync=False)
+        one.apply([Write("log", b"a", b"1"), Write("log", b"b", b"2")], sync=False)
+        rows = one.scan("log")
+        one.apply([Write("log", b"a", None), Write("log", b"c", b"3")], sync=False)
         assert list(rows) == [(b"a", b"1"), (b"b", b"2")]
     store.close()

@@ -1,0 +1,94 @@
+"""`fairlane node`: run one replica from its home until it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from pathlib import Path
+
+import click
+import trio
+
+from ops.node import Node, open_node
+
+EXIT_HALTED = 3
+DUMP_FILE = "halted.dump"
+
+log = logging.getLogger("fairlane.node")
+
+
+@click.command()
+@click.option(
+    "--home",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    required=True,
+    help="The node's folder: node.toml, genesis.json, keys.json.",
+)
+def command(home: Path) -> None:
+    """Run one replica until SIGTERM or SIGINT.
+
+    Exits 0 when told to stop, 1 when it cannot start or go on, and 3 when it found that going
+    on would be unsafe; what it knows of that is then in halted.dump in its home.
+    """
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    code = trio.run(_run, home)
+    sys.exit(code)
+
+
+async def _run(home: Path) -> int:
+    from consensus.recovery import CorruptState
+    from ops.config import ConfigError, load_config
+    from ops.driver import Halted
+    from ops.keys import KeyFileError
+    from ops.node import NodeError
+    from ops.store import StoreError
+    from p2p.errors import HostError
+    from settlement.errors import WrongChain
+
+    expected = (
+        *(ConfigError, KeyFileError, NodeError, StoreError, CorruptState),
+        *(HostError, WrongChain, OSError),
+    )
+    code = 0
+    try:
+        logging.getLogger("fairlane").setLevel(load_config(home).log_level.upper())
+        node = open_node(home)
+        await _run_until_signal(node)
+    except* Halted as group:
+        halted = _first(group)
+        assert isinstance(halted, Halted)
+        (home / DUMP_FILE).write_bytes(halted.dump)
+        log.critical("halted: %s; see %s", halted, home / DUMP_FILE)
+        code = EXIT_HALTED
+    except* expected as group:
+        click.echo(f"fairlane node: {_first(group)}", err=True)
+        code = 1
+    return code
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+async def _run_until_signal(node: Node) -> None:
+    shutdown = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_watch_signals, shutdown)
+        await node.run(shutdown, _announce)
+        nursery.cancel_scope.cancel()
+
+
+async def _watch_signals(shutdown: trio.Event) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            shutdown.set()
+
+
+def _announce(port: int) -> None:
+    """Say on standard output that the door is open, for whoever started this process."""
+    click.echo(f"ready {port}")
+    sys.stdout.flush()

@@ -1,0 +1,263 @@
+"""The trio driver of the deterministic node: inputs in, effects carried out in order.
+
+Per turn: frames are verified in a worker thread, all waiting inputs go through the core, their
+records are written as one batch (synced once if any step asked for it), and only then does
+anything leave the node. So a Persist of any step is on disk before the sends that followed it.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+
+import trio
+
+from consensus import effects as core
+from consensus.admission import Admission, Refused
+from consensus.codec import CodecError, decode, encode
+from consensus.messages import Message
+from ops.clock import Clock
+from ops.metrics import Metrics
+from ops.replica import Effect, ExchangeReplica, Executed, Input
+from ops.store import Storage
+from p2p.framing import CONSENSUS, SETTLEMENT, channel_of, frame, payload_of
+from p2p.inbox import Inbox
+from p2p.transport import Transport
+from settlement.checkpoint import BroadcastShare, ShareReceived, SubmitCheckpoint
+from settlement.shares import Share
+
+log = logging.getLogger("fairlane.node")
+
+FRAMES_PER_TURN_MAX = 256
+INPUTS_MAX = 8_192
+"""Local inputs (clients, timers, chain, prices) that wait; beyond it clients hear `busy`."""
+SHARE_BYTES_MAX = 1_024
+
+
+class Halted(RuntimeError):
+    """The core stopped, since going on would be unsafe; `dump` is for the operator."""
+
+    def __init__(self, why: str, dump: bytes) -> None:
+        super().__init__(why)
+        self.dump = dump
+
+
+class Driver:
+    """One node's core at work."""
+
+    def __init__(
+        self,
+        replica: ExchangeReplica,
+        admission: Admission,
+        store: Storage,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        on_executed: Callable[[Executed, list[core.Write]], None],
+        on_reply: Callable[[core.Reply], None],
+        on_submit: Callable[[SubmitCheckpoint], None],
+    ) -> None:
+        """`on_executed` may append records to write in the same turn."""
+        self.replica = replica
+        self.inbox = Inbox(replica.config.committee.n)
+        self._admission = admission
+        self._store = store
+        self._clock = clock
+        self._metrics = metrics
+        self._on_executed = on_executed
+        self._on_reply = on_reply
+        self._on_submit = on_submit
+        self._transport: Transport | None = None
+        self._inputs: deque[Input] = deque()
+        self._wake = trio.Event()
+        self._timers: dict[str, int] = {}
+        self._heap: list[tuple[int, str]] = []
+        self._timer_wake = trio.Event()
+
+    def attach(self, transport: Transport) -> None:
+        """Give the driver its way out; frames before that are lost, as any may be."""
+        self._transport = transport
+
+    @property
+    def waiting(self) -> int:
+        """Local inputs that wait."""
+        return len(self._inputs)
+
+    def offer(self, event: Input) -> bool:
+        """Queue a local input; False when the queue is full and the input is not taken."""
+        if len(self._inputs) >= INPUTS_MAX:
+            return False
+        self._inputs.append(event)
+        self._wake.set()
+        return True
+
+    def insist(self, event: Input) -> None:
+        """Queue a local input that comes seldom and must not be lost, whatever waits."""
+        self._inputs.append(event)
+        self._wake.set()
+
+    def on_frame(self, peer: int, data: bytes) -> bool:
+        """Queue a peer's frame; False when its share of the inbox is full."""
+        self._wake.set()
+        return self.inbox.put(peer, data)
+
+    def on_up(self, peer: int) -> None:
+        """A link to `peer` came up: the core greets it."""
+        self.offer(core.Connected(peer))
+
+    def measure(self) -> None:
+        """Refresh the gauges that are read from the core's state."""
+        ctx = self.replica.consensus.ctx
+        heads = [head.seq for head in ctx.logs.bases]
+        held = [
+            head.seq + len(ctx.logs.deepest(author, head, ctx.parameters.log_window))
+            for author, head in enumerate(ctx.logs.bases)
+        ]
+        alarm_ms = ctx.parameters.censorship_alarm_ms
+        alarmed = ctx.sequencer.fair.alarmed(ctx.sequencer.time_ms, alarm_ms)
+        self._metrics.order.log_heads(held, heads)
+        self._metrics.order.pending(len(ctx.sequencer.fair), ctx.logs.bodies_held(), len(alarmed))
+        self._metrics.consensus.round_entered(self.replica.consensus.rounds.round)
+        self._metrics.consensus.syncing(self.replica.consensus.keeper.behind)
+        self._metrics.checkpoints.inbox(ctx.own.claimed_inbox, ctx.sequencer.inbox_count)
+
+    async def run(self) -> None:
+        """Drive the core until cancelled. Errors: Halted; StoreError, after which nothing left."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._run_timers)
+            self.offer(core.Start())
+            while True:
+                if not self._inputs and not len(self.inbox):
+                    self._wake = trio.Event()
+                    await self._wake.wait()
+                await self._turn()
+
+    async def _turn(self) -> None:
+        """Take what waits, make it durable, then let it out."""
+        local = list(self._inputs)
+        self._inputs.clear()
+        received = await self._verified(self.inbox.take(FRAMES_PER_TURN_MAX))
+        effects, writes, sync = self._step_all([*local, *received])
+        if writes:
+            started = time.perf_counter()
+            self._store.apply(writes, sync=False)
+            if sync:
+                await trio.to_thread.run_sync(self._store.sync)
+            size = sum(len(write.value or b"") for write in writes)
+            self._metrics.node.written(size, time.perf_counter() - started, sync)
+        for effect in effects:
+            self._perform(effect)
+        await trio.lowlevel.checkpoint()
+
+    async def _verified(self, frames: list[tuple[int, bytes]]) -> list[Input]:
+        """Return the inputs behind these frames; whoever sent a bad one is cut off."""
+        if not frames:
+            return []
+        started = time.perf_counter()
+        results = await trio.to_thread.run_sync(self._admit_all, frames)
+        self._metrics.node.verified(time.perf_counter() - started)
+        inputs: list[Input] = []
+        for (peer, data), result in zip(frames, results, strict=True):
+            if isinstance(result, Refused):
+                self._blame(peer, str(result), cut=True)
+                continue
+            kind = "share" if isinstance(result, Share) else str(result.__struct_config__.tag)
+            self._metrics.peers.received(kind, len(data))
+            if isinstance(result, Share):
+                inputs.append(ShareReceived(peer, result))
+            else:
+                inputs.append(core.Received(peer, result))
+        return inputs
+
+    def _admit_all(self, frames: list[tuple[int, bytes]]) -> list[Message | Share | Refused]:
+        """Verify frames; runs in a worker thread."""
+        return [self._admit(peer, data) for peer, data in frames]
+
+    def _admit(self, peer: int, data: bytes) -> Message | Share | Refused:
+        try:
+            if channel_of(data) == CONSENSUS:
+                return self._admission.admit(peer, payload_of(data))
+            return decode(Share, payload_of(data), SHARE_BYTES_MAX)
+        except CodecError as error:
+            return Refused(f"malformed share: {error}")
+        except Refused as refused:
+            return refused
+
+    def _step_all(self, events: list[Input]) -> tuple[list[Effect], list[core.Write], bool]:
+        """Put events through the core; return what to do after the records are written."""
+        effects: list[Effect] = []
+        writes: list[core.Write] = []
+        sync = False
+        for event in events:
+            started = time.perf_counter()
+            for effect in self.replica.step(self._clock.now_ms(), event):
+                if isinstance(effect, core.Persist):
+                    writes.extend(effect.writes)
+                    sync = sync or effect.sync
+                elif isinstance(effect, Executed):
+                    self._on_executed(effect, writes)
+                else:
+                    effects.append(effect)
+            self._metrics.node.stepped(time.perf_counter() - started, len(self._inputs))
+        return effects, writes, sync
+
+    def _perform(self, effect: Effect) -> None:
+        match effect:
+            case core.Send(peer, message):
+                self._send(peer, message)
+            case core.Broadcast(message):
+                self._broadcast(CONSENSUS, encode(message), str(message.__struct_config__.tag))
+            case BroadcastShare(share):
+                self._broadcast(SETTLEMENT, encode(share), "share")
+            case core.SetTimer(name, at_ms):
+                self._set_timer(name, at_ms)
+            case core.Reply():
+                self._on_reply(effect)
+            case core.Blame(peer, why):
+                self._blame(peer, why, cut=False)
+            case SubmitCheckpoint():
+                self._on_submit(effect)
+            case core.Halt(why, dump):
+                raise Halted(why, dump)
+            case core.Persist() | Executed():
+                raise AssertionError("records and outcomes are taken before anything leaves")
+
+    def _send(self, peer: int, message: Message) -> None:
+        data = frame(CONSENSUS, encode(message))
+        if self._transport is not None and self._transport.send(peer, data):
+            self._metrics.peers.sent(str(message.__struct_config__.tag), len(data))
+
+    def _broadcast(self, channel: int, payload: bytes, kind: str) -> None:
+        data = frame(channel, payload)
+        if self._transport is not None:
+            for _ in range(self._transport.broadcast(data)):
+                self._metrics.peers.sent(kind, len(data))
+
+    def _blame(self, peer: int, why: str, cut: bool) -> None:
+        log.warning("replica %d: %s", peer, why)
+        self._metrics.peers.blamed(peer, why.split(":", 1)[0])
+        if cut and self._transport is not None:
+            self._transport.drop(peer, why)
+
+    def _set_timer(self, name: str, at_ms: int) -> None:
+        self._timers[name] = at_ms
+        heapq.heappush(self._heap, (at_ms, name))
+        if self._heap[0] == (at_ms, name):
+            self._timer_wake.set()
+
+    async def _run_timers(self) -> None:
+        """Turn due timers into inputs; a replaced setting is skipped when its turn comes."""
+        while True:
+            now_ms = self._clock.now_ms()
+            while self._heap and self._heap[0][0] <= now_ms:
+                at_ms, name = heapq.heappop(self._heap)
+                if self._timers.get(name) == at_ms:
+                    del self._timers[name]
+                    self.insist(core.TimerFired(name))
+            self._timer_wake = trio.Event()
+            wait_ms = self._heap[0][0] - now_ms if self._heap else 60_000
+            with trio.move_on_after(max(wait_ms, 0) / 1000):
+                await self._timer_wake.wait()

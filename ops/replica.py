@@ -1,0 +1,277 @@
+"""The whole deterministic node: consensus, the engine behind the order, and checkpoints.
+
+`step(now_ms, input) -> list[Effect]` is all that a driver needs, the trio node as well as a
+simulator. Nothing here reads a clock or does I/O.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from msgspec import Struct
+
+from consensus import effects as core
+from consensus.codec import decode, encode
+from consensus.command import CommandId, decode_command
+from consensus.committee import Committee, Parameters
+from consensus.committer import DIGEST_INTERVAL
+from consensus.context import Reader
+from consensus.crypto import ReplicaSigner
+from consensus.digest import Digest, tagged
+from consensus.replica import Replica
+from consensus.sequencer import OrderedBlock
+from matcher.engine import BlockInput, CheckpointState, Command, Engine, Event
+from matcher.genesis import MarketGenesis
+from matcher.outcome import CommandOutcome
+from settlement.checkpoint import (
+    EMPTY_DATA_HASH,
+    KEY_SHARE,
+    TABLE,
+    Accepted,
+    BroadcastShare,
+    Checkpoint,
+    CheckpointConfig,
+    CheckpointCore,
+    Formed,
+    ShareReceived,
+    ShareRecord,
+    SubmitCheckpoint,
+    checkpoint_digest,
+)
+from settlement.checkpoint import Start as CheckpointStart
+from settlement.shares import ShareGroup, ShareSigner
+
+CHECKPOINT_TIMERS = "checkpoint/"
+REFUSED_TOO_FAR = "expires_too_far_ahead"
+FORMED_KEPT = 256
+"""Formed checkpoints whose height and withdrawal count are remembered, for receipts and proofs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """One block was executed here: what was ordered and what came of it.
+
+    `first_outcome` is the sequence of its first command outcome; they count from 1 and are the
+    same at every node. `replayed` says that this happened before, ahead of a restart.
+    """
+
+    block: OrderedBlock
+    events: tuple[Event, ...]
+    first_outcome: int
+    replayed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FormedCheckpoint:
+    """What a receipt or a withdrawal's proof needs to know of a formed checkpoint."""
+
+    number: int
+    height: int
+    withdrawals: int
+    withdrawals_root: bytes
+    digest: bytes
+
+
+Input = core.Input | ShareReceived | Accepted
+Effect = core.Effect | BroadcastShare | SubmitCheckpoint | Executed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaConfig:
+    """Everything about the network that one replica is told, and which one it is."""
+
+    committee: Committee
+    parameters: Parameters
+    market: MarketGenesis
+    genesis_time_ms: int
+    checkpoint_interval_ms: int
+    checkpoints_separator: bytes
+    me: int
+
+
+class _ExchangeState(Struct, frozen=True, array_like=True):
+    """The executor between two blocks, canonical."""
+
+    outcomes: int
+    checkpoint_number: int
+    engine: bytes
+
+
+class Exchange:
+    """The engine as the executor behind consensus: ordered blocks in, events and digests out."""
+
+    def __init__(self, config: ReplicaConfig) -> None:
+        committee = config.committee
+        self.engine = Engine(config.market, committee.n, committee.f)
+        self._interval_ms = config.checkpoint_interval_ms
+        self.outcomes = 0
+        self.checkpoint_number = config.genesis_time_ms // config.checkpoint_interval_ms
+        self.replaying = True
+        self.executed: list[Executed] = []
+        self.due: list[tuple[int, int, CheckpointState, int]] = []
+        """Checkpoints whose block is executed: height, block time, engine's part, withdrawals."""
+
+    def execute(self, block: OrderedBlock, bodies: list[tuple[CommandId, bytes]]) -> None:
+        """Apply one ordered block. A body was verified at the edge, so it decodes."""
+        commands = []
+        for id_, body in bodies:
+            command = decode_command(body)
+            commands.append(Command(id_, command.signer, command.payload))
+        outcome = self.engine.apply(
+            BlockInput(
+                height=block.height,
+                time_ms=block.time_ms,
+                observations=tuple(
+                    tuple((o.feed, o.value, o.time_ms) for o in log) for log in block.observations
+                ),
+                inbox=block.inbox,
+                inbox_hash=block.inbox_hash,
+                commands=tuple(commands),
+                refused=tuple((id_, REFUSED_TOO_FAR) for id_ in block.refused),
+            )
+        )
+        first = self.outcomes + 1
+        self.outcomes += sum(isinstance(event, CommandOutcome) for event in outcome.events)
+        self.executed.append(Executed(block, outcome.events, first, self.replaying))
+        number = block.time_ms // self._interval_ms
+        if block.height % DIGEST_INTERVAL == 0 and number > self.checkpoint_number:
+            self.checkpoint_number = number
+            state = self.engine.checkpoint_state()
+            withdrawals = len(self.engine.state.withdrawals)
+            self.due.append((block.height, block.time_ms, state, withdrawals))
+
+    def digest(self) -> Digest:
+        """Return the digest of the engine and the counters around it."""
+        state = _ExchangeState(
+            self.outcomes, self.checkpoint_number, bytes(self.engine.state_digest())
+        )
+        return tagged(b"fairlane/exchange", encode(state))
+
+    def export(self) -> bytes:
+        """Return the canonical snapshot."""
+        state = self.engine.export_state()
+        return encode(_ExchangeState(self.outcomes, self.checkpoint_number, state))
+
+    def restore(self, data: bytes) -> None:
+        """Become the exchange that exported `data`. Errors: CodecError, SnapshotError."""
+        state = decode(_ExchangeState, data, bytes_max=len(data))
+        self.outcomes = state.outcomes
+        self.checkpoint_number = state.checkpoint_number
+        self.engine.restore_state(state.engine)
+
+
+class ExchangeReplica:
+    """One node's deterministic whole."""
+
+    def __init__(
+        self,
+        config: ReplicaConfig,
+        signer: ReplicaSigner,
+        share_signer: ShareSigner,
+        share_group: ShareGroup,
+        reader: Reader,
+    ) -> None:
+        """Replays what the disk behind `reader` has committed. Errors: CorruptState."""
+        self.config = config
+        committee = config.committee
+        self.exchange = Exchange(config)
+        self.consensus = Replica(
+            committee=committee,
+            parameters=config.parameters,
+            me=config.me,
+            signer=signer,
+            reader=reader,
+            executor=self.exchange,
+            genesis_time_ms=config.genesis_time_ms,
+        )
+        self.checkpoints = CheckpointCore(
+            CheckpointConfig(
+                me=config.me,
+                n=committee.n,
+                quorum=committee.quorum,
+                faults=committee.f,
+                epoch=committee.epoch,
+                separator=config.checkpoints_separator,
+            ),
+            share_signer,
+            share_group,
+        )
+        raw = reader.get(TABLE, KEY_SHARE)
+        self._share_record = decode(ShareRecord, raw) if raw is not None else None
+        self.formed: dict[int, FormedCheckpoint] = {}
+        self._separator = config.checkpoints_separator
+
+    @property
+    def engine(self) -> Engine:
+        return self.exchange.engine
+
+    def step(self, now_ms: int, event: Input) -> list[Effect]:
+        """Take one input at `now_ms` (wall clock, milliseconds); return what to do, in order."""
+        effects: list[Effect] = []
+        match event:
+            case core.Start():
+                effects += self._take_executed()
+                self.exchange.replaying = False
+                effects += self.checkpoints.step(now_ms, CheckpointStart(self._share_record))
+                effects += self._form(now_ms, newest_only=True)
+                effects += self.consensus.step(now_ms, event)
+            case ShareReceived() | Accepted():
+                return list(self.checkpoints.step(now_ms, event))
+            case core.TimerFired(name) if name.startswith(CHECKPOINT_TIMERS):
+                return list(self.checkpoints.step(now_ms, event))
+            case _:
+                effects += self.consensus.step(now_ms, event)
+        effects += self._take_executed()
+        return effects + self._form(now_ms, newest_only=False)
+
+    def _take_executed(self) -> list[Effect]:
+        executed: list[Effect] = list(self.exchange.executed)
+        self.exchange.executed.clear()
+        return executed
+
+    def _form(self, now_ms: int, newest_only: bool) -> list[Effect]:
+        """Form the checkpoints that are due; after a restart only the newest is worth signing."""
+        due, self.exchange.due = self.exchange.due, []
+        effects: list[Effect] = []
+        for place, (height, time_ms, state, withdrawals) in enumerate(due):
+            snapshot_root = self.consensus.executed_digest(height)
+            if snapshot_root is None:
+                continue
+            checkpoint = self._checkpoint(height, time_ms, state, snapshot_root)
+            self._remember(checkpoint, withdrawals)
+            if not newest_only or place == len(due) - 1:
+                effects += self.checkpoints.step(now_ms, Formed(checkpoint))
+        return effects
+
+    def _checkpoint(
+        self, height: int, time_ms: int, state: CheckpointState, snapshot_root: bytes
+    ) -> Checkpoint:
+        """Return the checkpoint of a block; it depends on the committed chain alone."""
+        return Checkpoint(
+            epoch=self.config.committee.epoch,
+            number=time_ms // self.config.checkpoint_interval_ms,
+            height=height,
+            block_time_ms=time_ms,
+            state_root=state.state_root,
+            snapshot_root=snapshot_root,
+            withdrawals_root=state.withdrawals_root,
+            withdrawn_total=state.withdrawn_total,
+            inbox_count=state.inbox_count,
+            inbox_hash=state.inbox_hash,
+            net_total=state.net_total,
+            positive_total=state.positive_total,
+            data_since=0,
+            data_hash=EMPTY_DATA_HASH,
+            next_epoch_hash=bytes(32),
+        )
+
+    def _remember(self, checkpoint: Checkpoint, withdrawals: int) -> None:
+        self.formed[checkpoint.number] = FormedCheckpoint(
+            number=checkpoint.number,
+            height=checkpoint.height,
+            withdrawals=withdrawals,
+            withdrawals_root=checkpoint.withdrawals_root,
+            digest=checkpoint_digest(self._separator, checkpoint),
+        )
+        while len(self.formed) > FORMED_KEPT:
+            del self.formed[min(self.formed)]
