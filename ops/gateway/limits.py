@@ -29,12 +29,17 @@ ADDRESSES_MAX = 10_000
 
 
 class Limits(Struct, frozen=True, kw_only=True):
-    """What an operator may tune. Units: seconds, tokens (one a request, one more a command)."""
+    """What an operator may tune. Units: seconds, bytes, tokens (a request is one, a command too).
+
+    `bodies_bytes_max` is for all requests under way. `proxies` are addresses whose
+    `x-forwarded-for` is believed (its last element), and whose connections only count in all.
+    """
 
     connections_max: int = 512
     connections_per_address_max: int = 128
     streams_waiting_max: int = 128
     submits_max: int = 64
+    bodies_bytes_max: int = 32 << 20
     rate_per_second: float = 2_000.0
     rate_burst: float = 4_000.0
     head_seconds: float = 5.0
@@ -45,6 +50,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     linger_seconds: float = 2.0
     graceful_seconds: float = 5.0
     requests_per_connection_max: int = 100_000
+    proxies: tuple[str, ...] = ()
 
 
 def rate_key(address: str) -> str:

@@ -244,7 +244,8 @@ class StatusView(Struct, frozen=True, kw_only=True):
     """What an operator or a client wants to know first.
 
     `executed_digest` is the state digest at `executed_height`, `recent_digests` those of the last
-    heights that have one: two nodes are compared where they have a height in common. `network` (32 bytes), `chain_id` and `vault` are what a client signs for.
+    heights that have one: two nodes are compared where they have a height in common. `network`
+    (32 bytes), `chain_id` and `vault` are what a client signs for.
     """
 
     version: str

@@ -19,6 +19,7 @@ from ops.gateway.limits import HEAD_BYTES_MAX, HEADERS_MAX, Limits, rate_key
 
 READ_BYTES_MAX = 16_384
 LINGER_BYTES_MAX = 1 << 20
+ADDRESS_MAX = 64
 BACKLOG = 256
 LOG = logging.getLogger("fairlane.gateway")
 
@@ -89,6 +90,7 @@ class Server:
         self._shutdown = shutdown
         self._open: Counter[str] = Counter()
         self._idle: dict[trio.CancelScope, None] = {}
+        self._bodies_bytes = 0
 
     @property
     def stopping(self) -> bool:
@@ -149,7 +151,8 @@ class Server:
         limits = self._limits
         if self._open.total() >= limits.connections_max:
             return False
-        if self._open[key] >= limits.connections_per_address_max:
+        many = self._open[key] >= limits.connections_per_address_max
+        if many and key not in limits.proxies:
             return False
         self._open[key] += 1
         return True
@@ -161,6 +164,13 @@ class Server:
             await stream.send_all(data)
             await stream.send_eof()
             await stream.receive_some(READ_BYTES_MAX)
+
+    def reserve(self, size: int) -> bool:
+        """Take room for a request's body, if there is some; `reserve(-size)` gives it back."""
+        if size > 0 and self._bodies_bytes + size > self._limits.bodies_bytes_max:
+            return False
+        self._bodies_bytes += size
+        return True
 
     def idle(self, scope: trio.CancelScope) -> None:
         """Let a stop cancel `scope`, which only waits for a next request."""
@@ -262,6 +272,7 @@ class _Connection:
             raise _Cut(self._handler.error(505, "bad_http", "speak HTTP/1.1"))
         length = 0
         content_type = ""
+        address = self._address
         size = len(request.target)
         for name, value in request.headers:
             size += len(name) + len(value) + 4
@@ -269,6 +280,8 @@ class _Connection:
                 length = int(value)
             elif name == b"content-type":
                 content_type = value.decode("latin-1").partition(";")[0].strip().lower()
+            elif name == b"x-forwarded-for" and self._address in self._limits.proxies:
+                address = rate_key(value.decode("latin-1").rpartition(",")[2].strip()[:ADDRESS_MAX])
             elif name == b"transfer-encoding":
                 message = "send a content-length, not chunks"
                 raise _Cut(self._handler.error(411, "length_required", message))
@@ -276,9 +289,7 @@ class _Connection:
             message = f"at most {HEADERS_MAX} headers, {HEAD_BYTES_MAX} bytes"
             raise _Cut(self._handler.error(431, "headers_too_large", message))
         path, _, query = request.target.decode("ascii").partition("?")
-        return Head(
-            request.method.decode("ascii"), path, query, content_type, length, self._address
-        )
+        return Head(request.method.decode("ascii"), path, query, content_type, length, address)
 
     async def _answer(self, head: Head) -> Response:
         refused = self._handler.precheck(head)
@@ -288,6 +299,15 @@ class _Connection:
                 return refused._replace(close=True)
             await self._body(0)
             return refused
+        if not self._server.reserve(head.content_length):
+            answer = self._handler.error(503, "overloaded", "too many requests under way")
+            return answer._replace(close=True)
+        try:
+            return await self._handled(head)
+        finally:
+            self._server.reserve(-head.content_length)
+
+    async def _handled(self, head: Head) -> Response:
         if self._http.they_are_waiting_for_100_continue:
             go = self._http.send(h11.InformationalResponse(status_code=100, headers=[]))
             await self._send(go or b"")

@@ -10,6 +10,7 @@ import trio
 import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from ops.gateway import limits as bounds
 from ops.gateway.limits import BODY_BYTES_MAX, Buckets, Limits, rate_key
@@ -220,8 +221,7 @@ async def test_idle_connections_are_closed_in_silence(nursery: trio.Nursery) -> 
 
 @pytest.mark.parametrize("which", ["connections_max", "connections_per_address_max"])
 async def test_connections_are_bounded(which: str, nursery: trio.Nursery) -> None:
-    limits = Limits(connections_max=100, connections_per_address_max=100)
-    limits = Limits(**{**{f: getattr(limits, f) for f in limits.__struct_fields__}, which: 3})
+    limits = replace(Limits(), **{which: 3})
     at = await running(nursery, trio.Event(), limits)
     streams = [await dial(at) for _ in range(3)]
     for stream in streams:
@@ -280,6 +280,39 @@ async def test_a_stuck_node_costs_bounded_requests_and_time(nursery: trio.Nurser
         assert sorted(answers) == [(503, "overloaded")] * 3 + [(503, "timeout")] * 2
         at.node.stuck = False
         assert (await at.post(single(at.door.order(9).body))).status_code == 200
+    nursery.cancel_scope.cancel()
+
+
+async def test_the_bodies_of_all_requests_are_bounded(nursery: trio.Nursery) -> None:
+    at = await running(nursery, trio.Event(), Limits(bodies_bytes_max=1_000, linger_seconds=0.1))
+    holding = await dial(at)
+    await holding.send_all(post(b"x" * 900)[:-100])
+    await trio.testing.wait_all_tasks_blocked(0.05)
+    refused = await dial(at)
+    await refused.send_all(post(b"x" * 200))
+    assert verdict(await read_all(refused)) == (503, "overloaded")
+    await holding.send_all(b"x" * 100)
+    assert verdict(await read_answer(holding)) == (400, "bad_json")
+    later = await dial(at)
+    await later.send_all(post(b"x" * 900))
+    assert verdict(await read_answer(later)) == (400, "bad_json")
+    nursery.cancel_scope.cancel()
+
+
+async def test_only_a_known_proxy_may_name_another_address(nursery: trio.Nursery) -> None:
+    """Behind a proxy each client has its own bucket; a client cannot invent one for itself."""
+    tight = Limits(rate_per_second=0.001, rate_burst=1)
+    behind = await running(nursery, trio.Event(), replace(tight, proxies=("127.0.0.1",)))
+    alone = await running(nursery, trio.Event(), tight)
+    for at, second in ((behind, 200), (alone, 429)):
+        async with at.http:
+            statuses = [
+                (
+                    await at.http.get("/v1/status", headers={"x-forwarded-for": f"9.9.9.9, {who}"})
+                ).status_code
+                for who in ("1.1.1.1", "2.2.2.2", "1.1.1.1")
+            ]
+        assert statuses == [200, second, 429]
     nursery.cancel_scope.cancel()
 
 
