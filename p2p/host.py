@@ -50,6 +50,8 @@ YAMUX: Final = TProtocol(_yamux.PROTOCOL_ID)
 
 CONNECTIONS_PER_PEER_MAX: Final = 4
 STREAMS_PER_CONNECTION_MAX: Final = 16
+PENDING_MAX: Final = 1_024
+"""Handshakes under way: anybody can start one, so few would let a stranger keep members out."""
 BUFFERED_BYTES_MAX: Final = 8 << 20
 """Received on one connection and not yet read; our own read loops never pause."""
 WINDOW_BYTES_MAX: Final = 4 << 20
@@ -146,9 +148,13 @@ class _SafeYamux(_yamux.Yamux):  # type: ignore[misc]
         raise ConnectionClosedError("the peer does not read", transport="tcp")
 
     async def _read_data_body(self, length: int) -> bytes:
-        """Refuse what exceeds every window we gave: libp2p logs it, and buffers it."""
+        """Refuse what exceeds every window we gave: libp2p logs it, and buffers it.
+
+        Of all errors TooSlowError is the one that makes the connection close wherever it comes
+        from; any other leaves the body unread, and what follows it out of step.
+        """
         if sum(map(len, self.stream_buffers.values())) + length > BUFFERED_BYTES_MAX:
-            raise OSError("peer exceeds the receive window")
+            raise trio.TooSlowError
         return bytes(await super()._read_data_body(length))
 
 
@@ -221,11 +227,11 @@ class Host:
             ),
             resource_manager=ResourceManager(
                 limits=ResourceLimits(
-                    max_connections=total,
+                    max_connections=total + PENDING_MAX,
                     max_streams=total * STREAMS_PER_CONNECTION_MAX,
                 ),
                 connection_limits=ConnectionLimits(
-                    max_pending_inbound=64,
+                    max_pending_inbound=PENDING_MAX,
                     max_established_per_peer=CONNECTIONS_PER_PEER_MAX,
                     max_established_total=total,
                 ),
@@ -234,6 +240,8 @@ class Host:
                 enable_graceful_degradation=False,
             ),
         )
+        # It would dial peers by itself, past our turns and penalties.
+        host.get_network().auto_connector.maybe_connect = trio.lowlevel.checkpoint
         # Identify runs as a trio system task: an exception in it would end the whole program.
         host._schedule_identify = lambda *_args, **_kwargs: None
         inner = host._swarm_stream_handler
@@ -296,6 +304,9 @@ class Host:
         """
         id_ = self._ids[peer]
         with _broken_mapped():
+            for connection in self._network.get_connections(id_):
+                if connection.is_closed:  # It stays listed for a while, and blocks the dial.
+                    self._network.remove_conn(connection)
             if not self.connected(peer):
                 host, port = self._addresses[peer]
                 # Resolved by the system, not by libp2p: /etc/hosts counts, and names may move.
