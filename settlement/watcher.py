@@ -138,6 +138,7 @@ class Watcher:
 
     def _failed(self, error: ChainUnavailable) -> None:
         self.failures += 1
+        self._chain_checked = False  # What comes back may be another chain.
         self.last_error = str(error)
         if self.available or self.failures == 1:
             log.warning("chain unavailable: %s", error)

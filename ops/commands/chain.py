@@ -121,10 +121,13 @@ def _serve(
             bound: int = await nursery.start(serve, chain, host, port, block_time_s)
             _announce(f"http://{host}:{bound}", chain_id, keys, as_json)
 
+    failure: BaseException | None = None
     try:
-        trio.run(main, strict_exception_groups=True)
+        trio.run(main)
     except* (OSError, ValueError) as group:
-        raise click.ClickException(str(_first(group))) from None
+        failure = _first(group)
+    if failure is not None:  # Raised in `except*` it would come out as a group.
+        raise click.ClickException(str(failure))
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

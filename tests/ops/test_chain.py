@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -414,6 +415,38 @@ async def test_the_server_keeps_connections_and_refuses_what_is_no_request() -> 
 async def test_only_loopback_is_served() -> None:
     with pytest.raises(ValueError, match="loopback"):
         await serve(fresh(), "0.0.0.0", 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--host", "0.0.0.0"], "not a loopback address"),
+        (["--host", "localhost"], "IPv4 or IPv6"),
+        (["--fund", "0x12"], "not an address"),
+        (["--mnemonic", "no such words"], "Error"),
+        (["--accounts", "100000"], "range"),
+        (["--block-time-s", "0"], "range"),
+    ],
+)
+def test_the_command_refuses_what_it_cannot_do_in_one_line(arguments: list[str], said: str) -> None:
+    from click.testing import CliRunner
+
+    from ops.commands.chain import command
+
+    outcome = CliRunner().invoke(command, ["--port", "0", *arguments])
+    assert outcome.exit_code in (1, 2) and said in outcome.output
+    assert "Traceback" not in outcome.output
+
+
+def test_the_command_says_so_when_the_port_is_taken() -> None:
+    from click.testing import CliRunner
+
+    from ops.commands.chain import command
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        outcome = CliRunner().invoke(command, ["--port", port, "--accounts", "0"])
+    assert outcome.exit_code == 1 and "in use" in outcome.output
 
 
 def test_the_command_serves_and_stops_on_sigterm() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial, reduce
 
+import httpx
 import pytest
 import trio
 
@@ -20,7 +21,7 @@ from settlement.errors import (
     WrongChain,
 )
 from settlement.ethereum import SettlementClient
-from settlement.rpc import checksum, open_rpc, revert_reason
+from settlement.rpc import Finality, Rpc, checksum, open_rpc, revert_reason
 from settlement.submitter import Submitter
 from settlement.transactions import Call, Pace, Transactor
 from settlement.watcher import (
@@ -276,7 +277,56 @@ async def test_an_endpoint_that_lies_about_the_inbox_is_noticed(lie: str) -> Non
         assert watcher.cursor == ORIGIN
 
 
-async def test_the_final_block_never_goes_back_and_a_depth_is_kept() -> None:
+class Trusting(Watcher):
+    """Broken on purpose: does not compare with the contract's own record."""
+
+    async def _confirm(self, cursor: Cursor, final: int, advanced: bool) -> None:
+        return None
+
+
+@pytest.mark.parametrize("lie", ["omit the last", "invent"])
+async def test_mutation_without_the_contracts_record_the_lie_goes_through(lie: str) -> None:
+    async with running() as kit:
+        alice = kit.clients["alice"]
+        await alice.deposit(3 * USDC, key("alice")[1])
+        await alice.deposit(4 * USDC, key("alice")[1])
+        client = Lying(alice.rpc, CHAIN_ID, kit.deployed.addresses)
+        client.lie = lie
+        _, cursor = await Trusting(client).look()
+        assert cursor.count != 2
+
+
+class Relapsing(Rpc):
+    """Says every second time that an older block is the last final one."""
+
+    asked = 0
+
+    async def final_block(self, finality: Finality) -> int:
+        self.asked += 1
+        return await super().final_block(finality) - (20 if self.asked % 2 == 0 else 0)
+
+
+async def test_an_endpoint_that_goes_back_in_time_changes_nothing() -> None:
+    async with running() as kit:
+        alice = kit.clients["alice"]
+        async with httpx.AsyncClient() as http:
+            rpc = Relapsing(kit.process.url, http)
+            watcher = Watcher(SettlementClient(rpc, CHAIN_ID, kit.deployed.addresses))
+            told: list[ChainEvent] = []
+            finals = []
+            for amount in range(1, 7):
+                await alice.deposit(amount * USDC, key("alice")[1])
+                more, watcher.cursor = await watcher.look()
+                told += more
+                finals.append(watcher.final_block)
+        told += await seen(Watcher(alice, start=watcher.cursor))
+        assert finals == sorted(finals) and rpc.asked == 6
+        messages = [m for e in told if isinstance(e, InboxAdvance) for m in e.messages]
+        wallet = key("alice")[1]
+        assert messages == [deposit_message(wallet, 0, a * USDC) for a in range(1, 7)]
+
+
+async def test_a_depth_is_kept_and_a_cursor_ahead_of_the_chain_waits() -> None:
     async with running() as kit:
         alice = kit.clients["alice"]
         await kit.process.mine(30)
