@@ -59,6 +59,8 @@ T = TypeVar("T")
 
 BY_THE_CLOCK = ("expired", "expires_too_late")
 CLOSE_SECONDS = 2.0
+EXECUTION_LAG_MS = 1_000
+"""A node's receipts show a block's commands at most so long after its block time moved."""
 SWEEP_SECONDS = 1.0
 SWEEP_AFTER_SECONDS = 5.0
 """A command without an outcome is asked for by its receipt so often."""
@@ -340,9 +342,9 @@ def _word(command: SignedCommand, receipt: wire.ReceiptAnswer, block_time_ms: in
         )
     if receipt.state == "void":
         return Result(kind="void")
-    if receipt.state == "unknown" and block_time_ms > command.expires_ms:
-        forgotten = block_time_ms > command.expires_ms + RECEIPTS_KEPT_MS
-        return Result(kind="unknown" if forgotten else "void")
+    late_ms = block_time_ms - command.expires_ms
+    if receipt.state in ("unknown", "seen") and late_ms > EXECUTION_LAG_MS:
+        return Result(kind="void" if late_ms <= RECEIPTS_KEPT_MS else "unknown")
     return None
 
 

@@ -269,16 +269,19 @@ def _by_a_stranger(command: SignedCommand) -> SignedCommand:
     return command._replace(body=bytes(body))
 
 
+@pytest.mark.parametrize("tells_void", [True, False])
 async def test_a_command_that_nobody_ordered_in_time_is_void(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tells_void: bool
 ) -> None:
+    """A node may say void, or only that block time has passed the expiry."""
     monkeypatch.setattr(client_module, "SWEEP_AFTER_SECONDS", 0.2)
     with trio.fail_after(10):
         async with network(3) as at, client_of(at) as client:
             pending = await client.submit(DOOR.order(1, ahead_ms=1_000))
             await pending.seen()
-            at.ledger.block_time_ms += 2_000
+            at.ledger.block_time_ms += 3_000
             for node in at.nodes:
+                node.tells_void = tells_void
                 node.execute()
             assert await pending.done() == Result(kind="void")
             assert not at.ledger.outcomes

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import msgspec
 
-from matcher.actions import SCOPE_CANCEL, AuthoriseSession, Batch, CancelOrder
+from matcher.actions import SCOPE_CANCEL, AuthoriseSession
 from matcher.outcome import Fill
+from ops import views
 from ops.gateway import wire
 from ops.gateway.port import (
     BookLevel,
     OrderView,
     PositionView,
     SessionView,
-)
-from ops.gateway.views import (
-    account_view,
-    book_view,
-    instrument_views,
-    outcome_details,
-    trade_view,
 )
 from tests.matcher.market import BUY, USDC, ready, wallet
 
@@ -32,10 +26,7 @@ def test_a_trade_shows_in_accounts_book_and_trades() -> None:
     world.place(BOB, SELL, PRICE, 30)
     events = world.block(world.command(world.order(ALICE, BUY, PRICE, 50))).events
     (fill,) = [event for event in events if isinstance(event, Fill)]
-    trade = trade_view(fill, world.height, world.now)
-    assert (trade.sequence, trade.price, trade.lots, trade.taker_side) == (1, PRICE, 30, "buy")
-    assert (trade.height, trade.block_time_ms) == (world.height, world.now)
-    account = account_view(world.state, ALICE, 0)
+    account = views.account(world.engine, ALICE, 0)
     assert account is not None
     assert account.cash < 10_000 * USDC, "the price and the fee are paid"
     assert account.positions == (
@@ -49,7 +40,7 @@ def test_a_trade_shows_in_accounts_book_and_trades() -> None:
     )
     assert account.orders == (
         OrderView(
-            order_id=trade.taker_order,
+            order_id=fill.taker_order,
             client_id=world.client,
             instrument=0,
             side="buy",
@@ -60,10 +51,10 @@ def test_a_trade_shows_in_accounts_book_and_trades() -> None:
     )
     assert account.equity == account.cash + account.positions[0].value
     assert account.initial_margin <= account.maintenance_margin <= account.equity
-    book = book_view(world.state, 0, 5)
+    book = views.book(world.engine, 0, 5)
     assert book is not None
     assert (book.bids, book.asks) == ((BookLevel(price=PRICE, lots=20),), ())
-    listed = instrument_views(world.state)
+    listed = views.instruments(world.engine)
     assert [view.symbol for view in listed] == ["BTC-PERP", "ETH-PERP"]
     assert (listed[0].last_price, listed[0].open_interest, listed[0].lot_size) == (
         PRICE,
@@ -77,7 +68,7 @@ def test_sessions_show_with_their_scope() -> None:
     world = ready(10_000)
     session = b"\x07" * 20
     world.run(AuthoriseSession(ALICE, session, SCOPE_CANCEL, world.now + 99_000))
-    account = account_view(world.state, ALICE, 0)
+    account = views.account(world.engine, ALICE, 0)
     assert account is not None
     assert account.sessions == (
         SessionView(address=session, scope="cancel", expires_ms=world.now + 99_000),
@@ -86,31 +77,10 @@ def test_sessions_show_with_their_scope() -> None:
 
 def test_what_does_not_exist_is_none() -> None:
     world = ready(10_000)
-    assert account_view(world.state, wallet(9), 0) is None
-    assert account_view(world.state, ALICE, 1) is None
-    assert book_view(world.state, 2, 5) is None
-    assert book_view(world.state, -1, 5) is None
-
-
-def test_a_batch_tells_of_each_action() -> None:
-    world = ready(10_000)
-    order = world.order(ALICE, BUY, PRICE, 5)
-    outcome = world.run(Batch((order, CancelOrder(ALICE, 0, 999))), ALICE)
-    details = outcome_details(outcome)
-    assert details == {
-        "results": [
-            {"status": "resting", "reason": "", "order_id": 1, "filled": 0, "remaining": 5},
-            {
-                "status": "rejected",
-                "reason": "unknown_order",
-                "order_id": 0,
-                "filled": 0,
-                "remaining": 0,
-            },
-        ]
-    }
-    single = outcome_details(world.place(ALICE, BUY, PRICE, 7))
-    assert single == {"order_id": 2, "filled": 0, "remaining": 7}
+    assert views.account(world.engine, wallet(9), 0) is None
+    assert views.account(world.engine, ALICE, 1) is None
+    assert views.book(world.engine, 2, 5) is None
+    assert views.book(world.engine, -1, 5) is None
 
 
 def test_every_view_of_the_engine_reads_back_at_the_client() -> None:
@@ -118,7 +88,7 @@ def test_every_view_of_the_engine_reads_back_at_the_client() -> None:
     world.place(BOB, SELL, PRICE, 30)
     world.place(ALICE, BUY, PRICE, 50)
     world.run(AuthoriseSession(ALICE, b"\x07" * 20, SCOPE_CANCEL, world.now + 99_000))
-    account, book = account_view(world.state, ALICE, 0), book_view(world.state, 0, 5)
+    account, book = views.account(world.engine, ALICE, 0), views.book(world.engine, 0, 5)
     assert account is not None and book is not None
     data = msgspec.json.encode(wire.view_answer(account))
     read = msgspec.json.decode(data, type=wire.AccountAnswer, strict=False)

@@ -125,6 +125,7 @@ class TinyNode:
         self.submits = 0
         self.stuck = False
         self.broken = False
+        self.tells_void = True
         self.ready_why = ""
         self.healthy_why = ""
         self.metrics = b"# none\n"
@@ -172,7 +173,7 @@ class TinyNode:
             ordered=base.ordered,
             executed=base.executed,
             settled=base.settled,
-            void=base.void,
+            void=base.void and self.tells_void,
         )
 
     def outcomes(self, after: int, limit: int) -> Sequence[Outcome]:
