@@ -136,7 +136,8 @@ def _refusal(
     if account.cash + account.free - held + after - fee >= 0:
         return None
     if position is not None and _may_reduce(state, account, position, side, price, qty, fee):
-        return None
+        loses = resting and margin.maintenance_margin(state, account) < max(0, ahead) * qty
+        return "insufficient_margin" if loses else None
     return "insufficient_margin"
 
 
@@ -147,7 +148,8 @@ def _may_reduce(
 
     With what is open on its side it stays within the position, and its fill at the limit price,
     fee included, leaves maintenance margin no lower than it is, and that is at least 0: so not
-    even closing everything there can leave a deficit.
+    even closing everything there can leave a deficit. What rests counts its loss against mark
+    until it fills: the caller sees to that.
     """
     open_ = position.sells if side else position.buys
     if open_ + qty > _reducible(position, side):

@@ -122,7 +122,8 @@ def random_flow(seed: int, length: int) -> list[Step]:
             flow.append(Step("resend"))
         elif dice < 0.92:
             feed = rng.randrange(2)
-            move = rng.gauss(0, 300) if rng.random() < 0.2 else rng.gauss(0, 40)
+            gap = 1_000 if levered else 300
+            move = rng.gauss(0, gap) if rng.random() < 0.2 else rng.gauss(0, 40)
             walk[feed] = max(-3_000, min(3_000, walk[feed] + int(move)))
             flow.append(Step("spot", (feed, walk[feed], rng.choice((20, 500, 1_000, 4_000)))))
         else:

@@ -66,6 +66,8 @@ class World:
         self.client = 0
         self.quiet = False
         self.last: Command | None = None
+        self.accepted: dict[bytes, bool] = {}
+        self.marked = {0, 1}
 
     @property
     def state(self):  # type: ignore[no-untyped-def]

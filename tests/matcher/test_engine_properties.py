@@ -2,61 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from matcher import liquidation, margin, risk
+from matcher import liquidation, risk
 from matcher.engine import Engine
-from matcher.ledger import check_sum_zero
-from matcher.outcome import CommandOutcome
-from matcher.reasons import REASONS
 from matcher.state import Account, State
 from tests.matcher import naive_margin as naive
 from tests.matcher.flows import Step, flows, funded, perform
-from tests.matcher.market import World
+from tests.matcher.invariants import check_state, checked
 
 FEW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-
-
-def check_everything(world: World) -> None:
-    """Every invariant that must hold between two blocks."""
-    state = world.state
-    check_sum_zero(state)
-    naive.check_money(state, world.deposited)
-    naive.check_books(state)
-    for account in state.accounts:
-        assert margin.initial_margin(state, account) == naive.margin(state, account, True)
-        low = naive.margin(state, account, False)
-        assert margin.maintenance_margin(state, account) == low
-        if low < 0:
-            assert account.margin_stale or account.liquidation is not None, "nobody noticed"
-    checkpoint = world.engine.checkpoint_state()
-    assert checkpoint.net_total == world.deposited - checkpoint.withdrawn_total
-    assert checkpoint.positive_total == naive.positive_total(state)
-
-
-def check_outcomes(commands: tuple[Any, ...], events: tuple[Any, ...]) -> None:
-    """One outcome a command, in order, each reason documented."""
-    outcomes = [event for event in events if isinstance(event, CommandOutcome)]
-    assert [outcome.id for outcome in outcomes] == [command.id for command in commands]
-    for outcome in outcomes:
-        for one in (outcome, *outcome.results):
-            assert one.reason is None or one.reason in REASONS
-            assert (one.status == "rejected") <= (one.reason is not None)
 
 
 @given(flows)
 @FEW
 def test_invariants_hold_after_every_step(flow: list[Step]) -> None:
     world = funded()
-    check_everything(world)
+    check_state(world)
     for step in flow:
-        commands, events = perform(world, step)
-        check_outcomes(commands, events)
-        check_everything(world)
+        checked(world, step)
 
 
 @given(flows)
