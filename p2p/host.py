@@ -240,6 +240,8 @@ class Host:
                 enable_graceful_degradation=False,
             ),
         )
+        # The link redials; a dial that tries again by itself would only be late.
+        host.get_network().retry_config.max_retries = 0
         # It would dial peers by itself, past our turns and penalties.
         host.get_network().auto_connector.maybe_connect = trio.lowlevel.checkpoint
         # Identify runs as a trio system task: an exception in it would end the whole program.

@@ -225,42 +225,59 @@ async def test_malformed_frames_cost_the_connection(data: bytes, why: str) -> No
         await _works(replicas[1], one)
 
 
-async def test_a_peer_that_ignores_the_window_is_cut_off() -> None:
-    """The reader here never reads: all that the muxer takes in, it holds."""
+async def _flood_window(stop_at: int) -> int:
+    """Send past the window to a reader that never reads; return the most that was held."""
     peers = committee(2)
+    held = 0
     async with hostile(peers, 0) as victim, hostile(peers, 1) as attacker:
         stream = await attacker.open(0)
         muxed = stream._inner.muxed_stream  # type: ignore[attr-defined]
         (connection,) = victim._network.get_connections(victim._ids[1])
-        held = 0
         body = bytes(60_000)
         header = struct.pack("!BBHII", 0, 0, 0, muxed.stream_id, len(body))
         with trio.fail_after(20), suppress(LinkBroken):
-            while not muxed.conn.event_shutting_down.is_set():
+            while not muxed.conn.event_shutting_down.is_set() and held < stop_at:
                 with host_module._broken_mapped():
                     await muxed.conn._write_frame(header + body)
                 buffers = connection.muxed_conn.stream_buffers.values()
                 held = max(held, sum(map(len, buffers)))
-        assert 0 < held <= BUFFERED_BYTES_MAX
-        await _reopen(attacker)
+        if held < stop_at:
+            await _reopen(attacker)
+    return held
 
 
-async def test_a_peer_that_opens_streams_without_end_is_cut_off() -> None:
+async def test_a_peer_that_ignores_the_window_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 0 < await _flood_window(2 * BUFFERED_BYTES_MAX) <= BUFFERED_BYTES_MAX
+    monkeypatch.setattr(host_module, "BUFFERED_BYTES_MAX", 1 << 40)
+    assert await _flood_window(2 * BUFFERED_BYTES_MAX) >= 2 * BUFFERED_BYTES_MAX
+
+
+async def _flood_streams(stop_at: int) -> int:
+    """Open streams without end; return the most that the other side kept."""
     peers = committee(2)
+    most = 0
     async with hostile(peers, 0) as victim, hostile(peers, 1) as attacker:
         stream = await attacker.open(0)
         conn = stream._inner.muxed_conn  # type: ignore[attr-defined]
         (connection,) = victim._network.get_connections(victim._ids[1])
-        most = 0
         with trio.fail_after(20), suppress(LinkBroken):
             for i in count(1001, 2):
-                if conn.event_shutting_down.is_set():
+                if conn.event_shutting_down.is_set() or most >= stop_at:
                     break
                 with host_module._broken_mapped():
                     await conn._write_frame(struct.pack("!BBHII", 0, 1, 1, i, 0))
                 most = max(most, len(connection.muxed_conn.streams))
-        assert 0 < most <= STREAMS_PER_CONNECTION_MAX
-        await _reopen(attacker)
+        if most < stop_at:
+            await _reopen(attacker)
+    return most
+
+
+async def test_a_peer_that_opens_streams_without_end_is_cut_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert 0 < await _flood_streams(100) <= STREAMS_PER_CONNECTION_MAX
+    monkeypatch.setattr(host_module, "STREAMS_PER_CONNECTION_MAX", 1 << 40)
+    assert await _flood_streams(100) >= 100
 
 
 async def test_no_identify_is_asked_for() -> None:
