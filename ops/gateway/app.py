@@ -31,8 +31,8 @@ from ops.gateway.port import CursorLost, NodePort, SubmitResult, SubmitStatus
 from ops.gateway.server import Head, Response, Server, Started
 from ops.gateway.wire import CommandResult, ErrorAnswer, ErrorBody, hexed
 
-VERIFY_INLINE_MAX = 2
-"""So many signatures take less than the hop to a worker thread and back (about 80 us)."""
+VERIFY_INLINE_MAX = 4
+"""So few signatures (50 us each) are not worth the hop to a worker thread (80 to 150 us of CPU)."""
 VERIFY_THREADS = 2
 PARAMETERS_MAX = 8
 INT_DIGITS_MAX = 18

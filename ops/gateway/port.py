@@ -244,7 +244,8 @@ class StatusView(Struct, frozen=True, kw_only=True):
     """What an operator or a client wants to know first.
 
     `executed_digest` is the state digest at `executed_height`, `recent_digests` those of the last
-    heights that have one: two nodes are compared where they have a height in common. `network`
+    heights that have one: two nodes are compared where they have a height in common.
+    `settled_height` is the height that the newest checkpoint on chain covers. `network`
     (32 bytes), `chain_id` and `vault` are what a client signs for.
     """
 
@@ -269,6 +270,7 @@ class StatusView(Struct, frozen=True, kw_only=True):
     inbox_count: int
     checkpoint_formed: int
     checkpoint_accepted: int
+    settled_height: int
     syncing: bool
 
 

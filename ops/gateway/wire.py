@@ -177,6 +177,7 @@ class StatusAnswer(Struct, frozen=True):
     inbox_count: int
     checkpoint_formed: int
     checkpoint_accepted: int
+    settled_height: int
     syncing: bool
 
 

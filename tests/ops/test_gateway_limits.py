@@ -405,7 +405,23 @@ async def test_no_bytes_end_the_server(nursery: trio.Nursery) -> None:
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 12), st.floats(0, 3)), max_size=60))
 def test_a_bucket_never_gives_more_than_its_rate(asks: list[tuple[str, int, float]]) -> None:
     """Taken tokens <= burst + rate x time, and a refused client that waits as told passes."""
-    buckets, now = Buckets(rate_per_second=2, burst=10), 0.0
+    check_buckets(Buckets(rate_per_second=2, burst=10), asks)
+
+
+def test_a_bucket_that_forgets_what_it_gave_is_noticed() -> None:
+    """Break it on purpose: a bucket refilled at each request fails the property."""
+
+    class Forgetful(Buckets):
+        def take(self, key: str, tokens: float, now: float) -> float:
+            self._levels.clear()
+            return super().take(key, tokens, now)
+
+    with pytest.raises(AssertionError):
+        check_buckets(Forgetful(rate_per_second=2, burst=10), [("a", 8, 0.0), ("a", 8, 0.0)])
+
+
+def check_buckets(buckets: Buckets, asks: list[tuple[str, int, float]]) -> None:
+    now = 0.0
     taken = {"a": 0.0, "b": 0.0}
     for key, tokens, pause in asks:
         now += pause
