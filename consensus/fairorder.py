@@ -240,13 +240,6 @@ class FairOrder:
         overdue = list(self._overdue(graph, solid, late, rest)) if late & rest else []
         for emitted, _ in overdue:
             rest ^= emitted
-        self._due_ms = min(
-            (
-                entries[k].solid_ms + self._deadline_ms + 1  # type: ignore[operator]  # solid
-                for k in bits(rest & solid & ~late)
-            ),
-            default=_NEVER_MS,
-        )
         gone: list[_Entry] = []
         batches: list[OrderedBatch] = []
         for emitted, component in [(component, component) for component in whole] + overdue:
@@ -255,6 +248,11 @@ class FairOrder:
             batches.append(self._batch(number, line))
             gone += line
         self._remove(gone)
+        waiting = [e.solid_ms for e in self._comparable if e.solid_ms is not None]
+        self._due_ms = min(
+            (solid_ms + self._deadline_ms + 1 for solid_ms in waiting if solid_ms >= cutoff_ms),
+            default=_NEVER_MS,
+        )
         # A prefix leaves the edges among the others as they are, a deadline may break a cycle.
         self._changed = bool(overdue)
         return batches

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from heapq import heapify, heappop, heappush
-from itertools import accumulate
+from itertools import accumulate, zip_longest
 from operator import or_
 from typing import Any
 
 
-def bits(mask: int) -> Iterator[int]:
-    """Yield the positions of the ones of `mask`, lowest first."""
+def bits(mask: int) -> list[int]:
+    """Return the positions of the ones of `mask`, lowest first."""
+    if mask.bit_count() * 8 > mask.bit_length():
+        return [k for k, one in enumerate(bin(mask)[:1:-1]) if one == "1"]
+    places: list[int] = []
     while mask:
         low = mask & -mask
-        yield low.bit_length() - 1
+        places.append(low.bit_length() - 1)
         mask ^= low
+    return places
 
 
 def column_sums(masks: Sequence[int]) -> list[int]:
@@ -28,21 +32,32 @@ def column_sums(masks: Sequence[int]) -> list[int]:
     Shape: masks again, least significant first: bit k of mask j is bit j of column k's sum.
     """
     sums: list[int] = []
-    column = list(masks)
+    column = masks
     while column:
         carries: list[int] = []
-        while len(column) > 2:
-            a, b, c = column.pop(), column.pop(), column.pop()
-            partial = a ^ b
-            column.append(partial ^ c)
-            carries.append((a & b) | (partial & c))
-        if len(column) == 2:
-            a, b = column
-            sums.append(a ^ b)
-            carries.append(a & b)
-        else:
-            sums.append(column[0])
+        total = column[0]
+        for at in range(2, len(column), 2):
+            b, c = column[at - 1], column[at]
+            partial = total ^ b
+            carries.append((total & b) | (partial & c))
+            total = partial ^ c
+        if not len(column) & 1:
+            carries.append(total & column[-1])
+            total ^= column[-1]
+        sums.append(total)
         column = carries
+    return sums
+
+
+def added(left: Sequence[int], right: Sequence[int]) -> list[int]:
+    """Return the sums of two lots of `column_sums`."""
+    sums: list[int] = []
+    carry = 0
+    for a, b in zip_longest(left, right, fillvalue=0):
+        partial = a ^ b
+        sums.append(partial ^ carry)
+        carry = (a & b) | (partial & carry)
+    sums.append(carry)
     return sums
 
 
@@ -71,60 +86,63 @@ class Precedence:
         """`logs[i]` lists the bits 0 <= k < size of the ids that log i holds, in its order."""
         self._replicas = len(logs)
         self._threshold = threshold
-        self.size = size
         self.everyone = (1 << size) - 1
         self._bit = [1 << k for k in range(size)]
-        self._earlier: list[list[int]] = [[] for _ in range(size)]
-        """For each id and each log that holds it: which ids that log holds before it."""
-        self._held: list[int] = []
+        earlier: list[list[int]] = [[] for _ in range(size)]
+        held: list[int] = []
         for order in logs:
-            ones = [self._bit[k] for k in order]
-            prefixes = list(accumulate(ones, or_, initial=0))
+            prefixes = list(accumulate([self._bit[k] for k in order], or_, initial=0))
             for k, prefix in zip(order, prefixes, strict=False):
-                self._earlier[k].append(prefix)
-            self._held.append(prefixes[-1])
+                earlier[k].append(prefix)
+            held.append(prefixes[-1])
         self.before: list[int] = []
         """before[b]: the ids a with an edge a -> b."""
         self.behind: list[int] = []
         """behind[b]: the ids a with w(b,a) < T: too few logs say that b came first."""
         self.backed: list[int] = []
         """backed[b]: the ids a with w(a,b) >= T: enough logs say that a came first."""
+        # For id k, E(a) is the number of logs that hold k and have a before it, and L(a) of those
+        # that lack k and hold a. With s the support of k: w(k,a) = s - E(a), w(a,k) = E(a) + L(a).
+        self._support = [len(prefixes) for prefixes in earlier]
+        self._earlier = [column_sums(prefixes) for prefixes in earlier]
+        self._lacking: dict[int, list[int]] = {}
+        self._w_other: list[list[int]] = []
         for k in range(size):
-            self._compare(k)
+            self._compare(k, held)
 
-    def _absent(self, k: int) -> list[int]:
-        """Return what each log that lacks id k holds: all of that counts as before k there."""
-        return [held for held in self._held if not held & self._bit[k]]
-
-    def _compare(self, k: int) -> None:
-        # With s the support of k and E(a) the number of logs that hold k and have a before it:
-        # w(k,a) = s - E(a), and w(a,k) = E(a) + the number of logs that hold a and lack k.
-        earlier = self._earlier[k]
-        support = len(earlier)
-        sums = column_sums(earlier)
-        behind = at_least(sums, support - self._threshold + 1, self.everyone)
+    def _compare(self, k: int, held: Sequence[int]) -> None:
+        earlier, support, bit = self._earlier[k], self._support[k], self._bit[k]
+        behind = at_least(earlier, support - self._threshold + 1, self.everyone)
+        w_other = earlier
         if support != self._replicas:
-            sums = column_sums(earlier + self._absent(k))
-        backed = at_least(sums, self._threshold, self.everyone)
+            lacks = 0
+            for i, mask in enumerate(held):
+                if not mask & bit:
+                    lacks |= 1 << i
+            sums = self._lacking.get(lacks)
+            if sums is None:
+                sums = column_sums([mask for i, mask in enumerate(held) if lacks >> i & 1])
+                self._lacking[lacks] = sums
+            w_other = added(earlier, sums)
+        self._w_other.append(w_other)
+        backed = at_least(w_other, self._threshold, self.everyone)
         before = behind
         contested = backed ^ (backed & behind)
         if contested:
             wins, ties = self._majority(k)
-            before |= contested & (wins | (ties & (self._bit[k] - 1)))
+            before |= contested & (wins | (ties & (bit - 1)))
         self.before.append(before)
         self.behind.append(behind)
         self.backed.append(backed)
 
     def _majority(self, k: int) -> tuple[int, int]:
         """Return the ids a with w(a,k) > w(k,a), and those where both are equal (not k)."""
-        earlier = self._earlier[k]
-        support = len(earlier)
-        # w(a,k) > w(k,a) is 2 E(a) + absences > s.
+        earlier, support = self._earlier[k], self._support[k]
+        # w(a,k) > w(k,a) is w(a,k) + E(a) > s.
         if support == self._replicas:
-            sums = column_sums(earlier)
-            wins = at_least(sums, support // 2 + 1, self.everyone)
-            return wins, at_least(sums, (support + 1) // 2, self.everyone) ^ wins
-        sums = column_sums(earlier + earlier + self._absent(k))
+            wins = at_least(earlier, support // 2 + 1, self.everyone)
+            return wins, at_least(earlier, (support + 1) // 2, self.everyone) ^ wins
+        sums = added(self._w_other[k], earlier)
         wins = at_least(sums, support + 1, self.everyone)
         return wins, at_least(sums, support, self.everyone) ^ wins
 
@@ -142,7 +160,7 @@ class Precedence:
         predecessors, each component is therefore a run; and a run from the start is a union of
         components exactly when it holds all its members' predecessors.
         """
-        members = list(bits(among))
+        members = bits(among)
         before = self.before
         members.sort(key=lambda k: (before[k] & among).bit_count())
         taken = needed = closed = 0

@@ -46,6 +46,15 @@ def test_known_answers(tmp_path: Path, logs: list[list[str]], answer: dict[str, 
     assert json.loads(result.stdout) == answer
 
 
+def test_the_examples_of_the_documentation_are_true(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs/protocol/fair-order.md").read_text()
+    examples = [block.split("```")[0].strip().splitlines() for block in text.split("```json")[1:]]
+    assert len(examples) == 3
+    for asked, answered in examples:
+        result = order(tmp_path, asked)
+        assert json.loads(result.stdout) == json.loads(answered)
+
+
 def test_a_cycle_is_one_batch_in_the_order_of_its_hashes(tmp_path: Path) -> None:
     """a -> b -> c -> a: equal Copeland scores, so SHA-256 of the id decides."""
     logs = [["a", "b", "c"], ["b", "c", "a"], ["c", "a", "b"]]
