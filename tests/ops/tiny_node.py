@@ -284,6 +284,7 @@ class TinyNode:
             inbox_count=0,
             checkpoint_formed=0,
             checkpoint_accepted=0,
+            settled_height=0,
             syncing=False,
         )
 
