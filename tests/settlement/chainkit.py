@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 
 import trio
@@ -158,32 +159,47 @@ class Kit:
         )
 
 
+NAMES = ("alice", "bob", "operator 0")
+DEALING = deal(b"tests only".ljust(32, b"."), N, quorum(N))
+_MADE: list[tuple[EmbeddedChain, Deployed]] = []
+
+
+async def _deploy(process: ChainProcess) -> Deployed:
+    """Deploy the contracts and fund everybody."""
+    async with open_rpc(process.url) as rpc:
+        sender = Transactor(rpc, CHAIN_ID, DEPLOYER[0], PACE)
+        terms = Terms(
+            group_key=DEALING.group_key,
+            interval_ms=INTERVAL_MS,
+            inclusion_delay_s=86_400,
+            dispute_delay_s=0,
+            minimum_deposit=1_000_000,
+        )
+        deployed = await deploy(rpc, sender, terms)
+        await send_ether(sender, [(key(name)[1], 10 * ETHER) for name in NAMES])
+        token = deployed.addresses.token
+        await mint(rpc, sender, token, [(key(name)[1], 10**12) for name in NAMES])
+        return deployed
+
+
 @asynccontextmanager
-async def running(dispute_delay_s: int = 0) -> AsyncIterator[Kit]:
-    """Serve a chain, deploy the contracts, and fund "alice", "bob" and "operator 0"."""
-    dealing = deal(b"tests only".ljust(32, b"."), N, quorum(N))
+async def running() -> AsyncIterator[Kit]:
+    """Serve a chain with the contracts, and "alice", "bob" and "operator 0" funded."""
     async with trio.open_nursery() as nursery:
         process = ChainProcess(nursery)
-        await process.up()
+        if _MADE:  # A copy of the chain as it was when this was done for an earlier test.
+            process.chain, deployed = deepcopy(_MADE[0])
+            await process.up()
+        else:
+            await process.up()
+            deployed = await _deploy(process)
+            _MADE.append((deepcopy(process.chain), deployed))
         async with open_rpc(process.url) as rpc:
-            sender = Transactor(rpc, CHAIN_ID, DEPLOYER[0], PACE)
-            terms = Terms(
-                group_key=dealing.group_key,
-                interval_ms=INTERVAL_MS,
-                inclusion_delay_s=86_400,
-                dispute_delay_s=dispute_delay_s,
-                minimum_deposit=1_000_000,
-            )
-            deployed = await deploy(rpc, sender, terms)
-            names = ("alice", "bob", "operator 0")
-            await send_ether(sender, [(key(name)[1], 10 * ETHER) for name in names])
-            token = deployed.addresses.token
-            await mint(rpc, sender, token, [(key(name)[1], 10**12) for name in names])
             clients = {
                 name: SettlementClient(rpc, CHAIN_ID, deployed.addresses, key(name)[0], PACE)
-                for name in names
+                for name in NAMES
             }
             checkpoints = deployed.addresses.checkpoints
             separator = domain_separator("Fairlane", "1", CHAIN_ID, checkpoints)
-            yield Kit(process, deployed, dealing, separator, clients)
+            yield Kit(process, deployed, DEALING, separator, clients)
         nursery.cancel_scope.cancel()

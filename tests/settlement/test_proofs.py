@@ -81,7 +81,7 @@ values = st.dictionaries(INDEX, st.tuples(st.integers(0, 2**32 - 1), MONEY), min
 
 
 @given(withdrawals)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_a_withdrawal_is_proved_and_nothing_near_it(entries: dict[int, tuple[bytes, int]]) -> None:
     tree = NaiveTree({i: withdrawal(i, *entry) for i, entry in entries.items()})
     for index, (recipient, amount) in entries.items():
@@ -107,7 +107,7 @@ def test_a_withdrawal_is_proved_and_nothing_near_it(entries: dict[int, tuple[byt
 
 
 @given(accounts, values)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_accounts_and_values_are_proved_under_the_state_root(
     holders: dict[int, tuple[bytes, int, int, dict[int, int]]],
     marks: dict[int, tuple[int, int]],
