@@ -143,6 +143,7 @@ class NodeView:
         executed = max(digests, default=0)
         committee = replica.config.committee
         stats = self._transport.stats()
+        settled = self._journal.newest_settled
         return StatusView(
             version=self._version,
             network=self._network,
@@ -167,6 +168,7 @@ class NodeView:
             inbox_count=consensus.ctx.sequencer.inbox_count,
             checkpoint_formed=max(replica.formed, default=0),
             checkpoint_accepted=max(replica.checkpoints.accepted_number, 0),
+            settled_height=settled.height if settled is not None else 0,
             syncing=consensus.keeper.behind,
         )
 

@@ -1,0 +1,155 @@
+"""`fairlane devnet`: a whole network of processes on this machine, traded and settled."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+import msgspec
+import trio
+
+
+@click.command("devnet", short_help="Run a whole network on this machine, trade, settle, check.")
+@click.option("--nodes", default=5, show_default=True, type=click.IntRange(1, 31))
+@click.option(
+    "--replay",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Order flow to send: plain CSV, or a Bitstamp event file (.csv.xz).",
+)
+@click.option(
+    "--rate",
+    default=100,
+    show_default=True,
+    type=click.IntRange(1, 5_000),
+    help="Commands offered a second.",
+)
+@click.option(
+    "--seconds",
+    default=20.0,
+    show_default=True,
+    type=click.FloatRange(1, 86_400),
+    help="How long to trade, unless --events ends it before.",
+)
+@click.option("--events", type=click.IntRange(1), help="Stop after so many events.")
+@click.option("--seed", default=1, show_default=True, help="Of the built-in order flow.")
+@click.option("--kill", is_flag=True, help="kill -9 one node while trading; it must come back.")
+@click.option(
+    "--home",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Keep everything here; must not exist or be empty. Default: a temporary folder.",
+)
+@click.option("--keep", is_flag=True, help="Leave the network running, until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object last.")
+@click.option(
+    "--log-level",
+    default="warning",
+    show_default=True,
+    type=click.Choice(["debug", "info", "warning", "error"]),
+)
+def command(
+    nodes: int,
+    replay: Path | None,
+    rate: int,
+    seconds: float,
+    events: int | None,
+    seed: int,
+    kill: bool,
+    home: Path | None,
+    keep: bool,
+    as_json: bool,
+    log_level: str,
+) -> None:
+    """Run a whole network on this machine: an Ethereum chain with the settlement contracts, nodes
+    as processes, 50 traders with real deposits. It trades, settles, withdraws, and checks that
+    every node agrees; the exit status says whether everything held.
+    """
+    from ops.devnet.run import Options
+
+    with tempfile.TemporaryDirectory(prefix="fairlane-devnet-") as temporary:
+        place = home if home is not None else Path(temporary)
+        place.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if any(place.iterdir()):
+            raise click.UsageError(f"--home: {place} is not empty")
+        options = Options(
+            nodes=nodes,
+            home=place,
+            replay=replay,
+            rate=rate,
+            seconds=seconds if events is None else 86_400.0,
+            events=events if events is not None else sys.maxsize,
+            seed=seed,
+            kill=kill,
+            log_level=log_level,
+        )
+        sys.exit(_run(options, keep, as_json))
+
+
+def _run(options: object, keep: bool, as_json: bool) -> int:
+    from ops.devnet.processes import ProcessFailed
+    from ops.devnet.report import table
+    from ops.devnet.run import Devnet, Options
+    from ops.devnet.traders import SetupFailed
+    from ops.flow.event import FlowError
+    from settlement.dealer import DEALER_WARNING
+    from settlement.errors import ChainError
+
+    assert isinstance(options, Options)
+    screen = Screen(quiet=False)
+    click.echo(DEALER_WARNING, err=True)
+    code = 1
+    try:
+        devnet = Devnet(options, screen.say)
+
+        def on_keep() -> None:
+            screen.end()
+            for node in devnet.plan.nodes:
+                click.echo(f"node {node.index}: {node.url}")
+            click.echo("running until Ctrl-C")
+
+        summary = trio.run(devnet.run, on_keep if keep else None)
+        screen.end()
+        click.echo(table(summary))
+        if as_json:
+            click.echo(msgspec.json.encode(summary).decode())
+        code = 0 if not summary.faults else 1
+    except* (ProcessFailed, SetupFailed, ChainError, FlowError, OSError) as group:
+        screen.end()
+        click.echo(f"fairlane devnet: {_first(group)}", err=True)
+    except* KeyboardInterrupt:
+        screen.end()
+        code = 0 if keep else 130
+    return code
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+class Screen:
+    """Progress: one line that changes on a terminal, a line each elsewhere."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._live = sys.stdout.isatty()
+        self._width = 0
+        self._quiet = quiet
+
+    def say(self, line: str) -> None:
+        """Show a line of progress."""
+        if self._live and line.startswith("height"):
+            click.echo("\r" + line.ljust(self._width), nl=False)
+            self._width = len(line)
+            return
+        self.end()
+        click.echo(line)
+        sys.stdout.flush()
+
+    def end(self) -> None:
+        """Leave the live line."""
+        if self._width:
+            click.echo()
+            self._width = 0

@@ -1,0 +1,86 @@
+"""Trading: order flow at an offered rate, signed by fifty traders, to all gateways."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+import trio
+
+from ops.admission import SigningDomain
+from ops.client import Client, JournalFull
+from ops.devnet.orders import IndexFollower, Scale, to_action
+from ops.devnet.traders import Trader
+from ops.flow.event import FlowEvent
+from ops.gateway.wire import hexed
+
+TICK_S = 0.02
+BURST_MAX = 500
+"""Commands sent in one go after a pause; what is overdue beyond that is sent in the next ones."""
+
+
+class Load:
+    """An open loop: events go out at their time, whatever became of those before."""
+
+    def __init__(
+        self,
+        client: Client,
+        domain: SigningDomain,
+        traders: Sequence[Trader],
+        follower: IndexFollower,
+        scale: Scale,
+    ) -> None:
+        self._client = client
+        self._domain = domain
+        self._traders = traders
+        self._follower = follower
+        self._scale = scale
+        self.submitted_ms: dict[str, int] = {}
+        """Command id in hex -> when it was handed to the client."""
+        self.started_s = 0.0
+        self.late = 0
+        self.done = False
+
+    async def run(
+        self, events: Iterator[FlowEvent], rate: int, count_max: int, seconds: float
+    ) -> None:
+        """Send `rate` events a second, for `seconds` or until `count_max` or the last."""
+        self.started_s = trio.current_time()
+        sent = 0
+        exhausted = False
+        while not exhausted and sent < count_max:
+            elapsed = trio.current_time() - self.started_s
+            if elapsed >= seconds:
+                break
+            due = min(int(elapsed * rate) + 1, count_max) - sent
+            batch: list[FlowEvent] = []
+            for _ in range(min(due, BURST_MAX)):
+                event = next(events, None)
+                if event is None:
+                    exhausted = True
+                    break
+                batch.append(event)
+            if batch:
+                sent += await self._send(batch)
+            await trio.sleep(TICK_S)
+        self.done = True
+
+    async def _send(self, batch: list[FlowEvent]) -> int:
+        """Sign and submit events, each by the trader whose orders its id belongs to."""
+        commands = []
+        for event in batch:
+            self._follower.take(event)
+            trader = self._traders[event.id % len(self._traders)]
+            action = to_action(event, bytes(trader.wallet.address), self._scale)
+            commands.append(trader.session.sign(self._domain, action, self._client.expiry_ms()))
+        now_ms = time.time_ns() // 1_000_000
+        while True:
+            try:
+                await self._client.submit_many(commands)
+                break
+            except JournalFull:
+                self.late += 1
+                await trio.sleep(0.1)
+        for command in commands:
+            self.submitted_ms[hexed(command.id)] = now_ms
+        return len(batch)
