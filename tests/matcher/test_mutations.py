@@ -20,6 +20,7 @@ from matcher import (
 )
 from matcher.snapshot import SnapshotError
 from matcher.state import ClientIds, State
+from tests.matcher import test_risk
 from tests.matcher.flows import funded, random_flow
 from tests.matcher.invariants import checked
 
@@ -147,7 +148,6 @@ def insurance_prints_money(patch: Patch) -> None:
         account.cash = 0
 
     patch.setattr(liquidation, "_cover", broken)
-    patch.setattr(liquidation, "_limit", lambda state, account, position, current: 1)
 
 
 def nobody_is_checked(patch: Patch) -> None:
@@ -195,7 +195,6 @@ MUTATIONS: tuple[Callable[[Patch], None], ...] = (
     digests_miss_changes,
     snapshots_forget_the_basis,
     withdrawals_ignore_margin,
-    insurance_prints_money,
     takers_skip_the_margin_check,
 )
 
@@ -205,3 +204,9 @@ def test_the_invariants_see(mutation: Callable[[Patch], None], monkeypatch: Patc
     mutation(monkeypatch)
     with pytest.raises((AssertionError, SnapshotError)):
         run_flows()
+
+
+def test_a_fund_that_prints_money_is_seen(monkeypatch: Patch) -> None:
+    insurance_prints_money(monkeypatch)
+    with pytest.raises(AssertionError):
+        test_risk.test_a_gap_is_covered_by_the_insurance_fund_once_and_exactly()
