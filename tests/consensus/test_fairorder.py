@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consensus.codec import CodecError
-from consensus.fairorder import FairOrder, OrderedBatch, UnfairCommittee, thresholds
-from consensus.idmemory import chunk_digest, chunks_root
+from consensus.fairorder import FairOrder, OrderedBatch, UnfairCommittee, _Entry, thresholds
+from consensus.idmemory import IdMemory, chunk_digest, chunks_root
 from tests.consensus.fairness_oracle import SIZES, SlowOrder, expiring, random_trial
 
 FAR_MS = 200_000
@@ -77,6 +77,84 @@ def test_any_history_gives_the_order_that_the_text_says(history: History) -> Non
         assert plain(got) == slow.commit(height, time_ms, b"%d" % height, suffixes)
         assert_books(order, slow)
         assert all(order.is_done(id_) for id_ in slow.kept_until)
+
+
+class Forgetful(FairOrder):
+    """Remembers nothing that was emitted."""
+
+    def _batch(self, number: int, line: Sequence[_Entry]) -> OrderedBatch:
+        batch = super()._batch(number, line)
+        self._done = IdMemory()
+        return batch
+
+
+class Lenient(FairOrder):
+    """Keeps what has expired."""
+
+    def _drop_expired(self) -> None:
+        pass
+
+
+class Sleepy(FairOrder):
+    """Skips blocks without new entries, though a deadline may be due in them."""
+
+    def _emit_what_is_ready(self, block_digest: bytes) -> list[OrderedBatch]:
+        batches = super()._emit_what_is_ready(block_digest)
+        self._due_ms = 1 << 64
+        return batches
+
+
+class Hasty(FairOrder):
+    """Does not look again after the deadline broke a cycle."""
+
+    def _emit_what_is_ready(self, block_digest: bytes) -> list[OrderedBatch]:
+        batches = super()._emit_what_is_ready(block_digest)
+        self._changed = False
+        return batches
+
+
+class ById(FairOrder):
+    """Decides ties by id alone, whatever the height of entering."""
+
+    def _promote(self, grown: Iterable[_Entry]) -> None:
+        super()._promote(grown)
+        self._comparable.sort(key=lambda entry: entry.id)
+
+
+def random_history(rng: random.Random) -> History:
+    """As `histories`, with many lagging logs and near expiries."""
+    size = rng.choice(SIZES[:5])
+    ids = [
+        expiring(b"%d" % rng.randrange(1_000), rng.choice((FAR_MS, FAR_MS, 4_000, 9_000, 20_000)))
+        for _ in range(rng.randint(2, 8))
+    ]
+    logs = [rng.sample(ids, rng.randint(len(ids) // 2, len(ids))) for _ in range(size[0])]
+    blocks: list[Block] = []
+    time_ms = 1_000
+    while any(logs) or len(blocks) < 5:
+        time_ms += rng.choice((0, 50, 1_500, 3_000))
+        suffixes = []
+        for log in logs:
+            count = rng.choice((0, 0, 1, 2, 4)) if len(blocks) % 3 < 2 else 0
+            suffixes.append(log[:count])
+            del log[:count]
+        blocks.append((time_ms, suffixes))
+    return size, blocks
+
+
+@pytest.mark.parametrize("wrong", [None, Forgetful, Lenient, Sleepy, Hasty, ById])
+def test_the_comparison_tells_a_wrong_order_from_a_right_one(wrong: type[FairOrder] | None) -> None:
+    def differs(seed: int) -> bool:
+        (n, f, gamma), blocks = random_history(random.Random(seed))
+        order, slow = (wrong or FairOrder)(n, f, *gamma), SlowOrder(n, f, *gamma)
+        return any(
+            plain(order.commit(height, time_ms, b"", suffixes))
+            != slow.commit(height, time_ms, b"", suffixes)
+            or set(order.pending()) != slow.pending()
+            for height, (time_ms, suffixes) in enumerate(blocks, 1)
+        )
+
+    assert any(differs(seed) for seed in range(400)) == (wrong is not None)
 
 
 @pytest.mark.parametrize("seed", range(8))
