@@ -24,7 +24,7 @@ devnet: setup ## run a network of five nodes on this machine (ARGS="--seconds 30
 	@$(BIN)/fairlane devnet $(ARGS)
 
 test: setup ## run the tests: first those in one process, then those that start real networks
-	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not e2e" $(ARGS)
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --max-worker-restart 0 -m "not e2e" $(ARGS)
 	@status=0; $(BIN)/python -m pytest -q -m e2e $(ARGS) || status=$$?; \
 	[ $$status -eq 5 ] || exit $$status # 5: none is marked e2e
 

@@ -12,6 +12,8 @@ from typing import Final, NoReturn
 
 import click
 
+from ops.recursion import cap_recursion
+
 OPTIMISED: Final = (
     "fairlane: assertions are part of the protocol's safety and `python -O` removes them.\n"
     "Run without -O and with PYTHONOPTIMIZE unset."
@@ -110,4 +112,5 @@ def main() -> NoReturn:
     if not __debug__:
         print(OPTIMISED, file=sys.stderr)
         sys.exit(EXIT_USAGE)
+    cap_recursion()
     sys.exit(cli.main(prog_name="fairlane", standalone_mode=True))
