@@ -33,7 +33,7 @@ TABLES: Final = {
     "proofs": b"\x09",
     "outcomes": b"\x0a",
     "evidence": b"\x0b",
-    "settlement": b"\x0c",
+    "checkpoint": b"\x0c",
     "receipts": b"\x0d",
 }
 """A table's byte is part of the format: a new table takes the next, none is ever used again."""

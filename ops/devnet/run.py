@@ -162,9 +162,7 @@ class Devnet:
         domain = signing_domain(genesis.network_id(), CHAIN_ID, deployed.addresses.vault)
         nursery = await stack.enter_async_context(trio.open_nursery())
         await nursery.start(serve_prices, board, HOST, self.plan.price_port)
-        self._say(
-            f"starting {options.nodes} nodes; {TRADERS} traders deposit {DEPOSIT // 10**6:,} USDC each"
-        )
+        self._say(f"starting {options.nodes} nodes; {TRADERS} traders deposit")
         async with trio.open_nursery() as setup:
             setup.start_soon(bank.fund, deployer, self.traders)
             for child in self.nodes:
