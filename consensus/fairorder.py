@@ -61,8 +61,9 @@ def thresholds(n: int, f: int, numerator: int = 1, denominator: int = 1) -> tupl
 class OrderedBatch:
     """Ids emitted together, in the order of execution.
 
-    A batch that the deadline cut goes on in a later block under the same `number`. `refused`
-    ids are emitted too, but expire too far ahead to be executed.
+    `number` is a name, not a rank: the order is that of emission. A batch that the deadline cut
+    goes on in a later block under the same number, and others may come in between. `refused` ids
+    are emitted too, but expire too far ahead to be executed.
     """
 
     number: int
