@@ -19,6 +19,7 @@ from consensus.committee import REPLICAS_MAX, Committee, Member, Parameters, fau
 from consensus.crypto import g2_point
 from consensus.digest import tagged
 from consensus.fairorder import thresholds
+from matcher.genesis import GenesisError, MarketGenesis, validate
 from ops.fields import (
     ConfigError,
     demand,
@@ -52,7 +53,7 @@ class Genesis(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What all replicas of a network start from.
 
     Units: milliseconds where the name says so. Shape: `members` in replica order; `group_key` 96
-    bytes of BLS in G2; `inbox_hash` 32 bytes; `market` an object that `matcher` reads.
+    bytes of BLS in G2; `inbox_hash` 32 bytes.
     """
 
     version: int = 1
@@ -65,7 +66,7 @@ class Genesis(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     checkpoint_interval_ms: int
     time_ms: int
     inbox_hash: bytes
-    market: dict[str, Any]
+    market: MarketGenesis
 
     @property
     def n(self) -> int:
@@ -136,7 +137,7 @@ def check_genesis(genesis: Genesis) -> None:
     for field in Contracts.__struct_fields__:
         exactly(getattr(genesis.contracts, field), 20, f"contracts.{field}")
     _check_members(genesis.members)
-    json.loads(canonical_json(genesis.market), parse_float=no_float)
+    _check_market(genesis.market)
     share_keys = [member.share_key for member in genesis.members]
     demand(
         consistent(genesis.group_key, share_keys, quorum(genesis.n)),
@@ -167,6 +168,14 @@ def check_parameters(parameters: Parameters, n: int) -> None:
         thresholds(n, faults(n), p.gamma_numerator, p.gamma_denominator)
     except ValueError as error:
         raise ValueError(f"parameters.gamma: {error}; raise gamma or n") from None
+
+
+def _check_market(market: MarketGenesis) -> None:
+    """Refuse a market that its own rules refuse. Errors: ValueError."""
+    try:
+        validate(market)
+    except GenesisError as error:
+        raise ValueError(f"market: {error}") from None
 
 
 def _check_members(members: tuple[Member, ...]) -> None:
@@ -213,7 +222,8 @@ def _to_json(genesis: Genesis) -> dict[str, Any]:
         "checkpoint_interval_ms": genesis.checkpoint_interval_ms,
         "time_ms": genesis.time_ms,
         "inbox_hash": genesis.inbox_hash.hex(),
-        "market": genesis.market,
+        # With every default written out: the id must cover all numbers that the engine uses.
+        "market": msgspec.to_builtins(genesis.market),
     }
 
 
@@ -243,7 +253,7 @@ class _GenesisJson(Struct, frozen=True, forbid_unknown_fields=True):
     checkpoint_interval_ms: int
     time_ms: int
     inbox_hash: str
-    market: dict[str, Any]
+    market: MarketGenesis
 
 
 def _from_json(document: dict[str, Any]) -> Genesis:

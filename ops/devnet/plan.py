@@ -108,7 +108,7 @@ def make_genesis(plan: Plan, chain_id: int, addresses: Addresses, market: Market
         checkpoint_interval_ms=CHECKPOINT_INTERVAL_MS,
         time_ms=time.time_ns() // 1_000_000,
         inbox_hash=INBOX_START_HASH,
-        market=msgspec.to_builtins(market),
+        market=market,
     )
 
 

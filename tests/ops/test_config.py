@@ -16,6 +16,7 @@ from nacl.signing import SigningKey
 
 from consensus.committee import Member, Parameters, quorum
 from consensus.crypto import address_of
+from matcher.genesis import MarketGenesis, devnet_genesis
 from ops.config import (
     ConfigError,
     Contracts,
@@ -54,7 +55,7 @@ def _genesis(n: int = 5, **changes: Any) -> Genesis:
         "checkpoint_interval_ms": 2_000,
         "time_ms": 1_700_000_000_000,
         "inbox_hash": bytes(32),
-        "market": {"instruments": [{"name": "BTC-PERP", "wad": 10**30}], "fees": {"maker": 0}},
+        "market": devnet_genesis(),
     }
     return Genesis(**(values | changes))
 
@@ -85,7 +86,7 @@ def test_a_genesis_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_the_network_id_is_pinned() -> None:
     """Two releases that differ here cannot talk: change the version with it."""
     assert GENESIS.network_id().hex() == (
-        "ade6638eb48e00b81b72fa4cf8babf3199e6c74d22b3150724fed9663eaad557"
+        "5d6a892871060900f8c7f4d0bacf87c60786dc0b3f8d019eda08609071b861b2"
     )
 
 
@@ -129,7 +130,7 @@ def test_every_field_is_in_the_id_or_refused(document: dict[str, Any], value: An
 
 
 def test_an_edited_genesis_is_noticed(document: dict[str, Any]) -> None:
-    edited = _changed(document, ("market", "fees", "maker"), 7)
+    edited = _changed(document, ("market", "taker_fee"), 7)
     with pytest.raises(ConfigError, match="it was edited"):
         _parse(edited)
     del edited["network_id"]
@@ -154,7 +155,10 @@ def test_an_edited_genesis_is_noticed(document: dict[str, Any]) -> None:
         (("members", 1, "endpoint"), "a:0", "port 0"),
         (("members", 1, "endpoint"), "127.0.0.1:4000", "one endpoint"),
         (("members",), [], "members"),
-        (("market", "wad"), 0.5, "not an integer"),
+        (("market", "taker_fee"), 0.5, "not an integer"),
+        (("market", "taker_fee"), -1, "market: fees out of range"),
+        (("market", "extra"), 1, "unknown field"),
+        (("market", "instruments", 0, "underlying"), 7, "BTC-PERP: unknown underlying"),
         (("parameters", "round_timer_ms"), 700, "empty_block_ms"),
         (("parameters", "gamma_numerator"), 2, "gamma"),
         (("parameters", "entries_max"), 4, "entries_max"),
@@ -219,9 +223,21 @@ def _without_check(genesis: Genesis) -> dict[str, Any]:
     return _to_json(genesis)
 
 
-def test_a_genesis_with_floats_is_not_saved(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="not an integer"):
-        save_genesis(tmp_path / "g.json", _genesis(market={"fee": 0.1}))
+def test_a_default_that_is_left_out_is_in_the_id_all_the_same(document: dict[str, Any]) -> None:
+    """Else two releases with two defaults would run two engines under one network id."""
+    assert document["market"].pop("risk_tick_ms") == 500
+    assert _parse(document).network_id() == GENESIS.network_id()
+    document["market"]["risk_tick_ms"] = 501
+    with pytest.raises(ConfigError, match="it was edited"):
+        _parse(document)
+
+
+def test_a_genesis_that_is_wrong_is_not_saved(tmp_path: Path) -> None:
+    empty = MarketGenesis(underlyings=(), instruments=())
+    with pytest.raises(ConfigError, match="market: "):
+        save_genesis(
+            tmp_path / "g.json", _genesis(market=MarketGenesis(underlyings=(), instruments=()))
+        )
     assert not list(tmp_path.iterdir())
 
 
