@@ -14,6 +14,10 @@ INSTRUMENTS_MAX = 4_096
 POSITIONS_MAX = 128
 """A subaccount holds positions or orders in at most this many instruments."""
 LOT_DECIMALS_MAX = 12
+LIMIT_MAX = WAD
+"""No amount, count, rate per second or time of the genesis is above this."""
+BUCKET_MAX = 1 << 50
+"""No token bucket is larger: in thousandths it must fit into 64 bits."""
 
 
 class GenesisError(ValueError):
@@ -121,8 +125,10 @@ def validate(genesis: MarketGenesis) -> None:
         *(genesis.cancels_burst, genesis.liquidation_step_ms, genesis.liquidation_share),
         *(genesis.liquidation_min, genesis.liquidation_patience_ms),
     )
-    if any(not 0 < value < 1 << 62 for value in positive):
-        raise GenesisError("a limit is not positive")
+    if any(not 0 < value <= LIMIT_MAX for value in positive):
+        raise GenesisError("a limit is not in 1..LIMIT_MAX")
+    if max(genesis.orders_burst, genesis.cancels_burst) > BUCKET_MAX:
+        raise GenesisError("a token bucket is too large")
     if not (0 <= genesis.confidence_min <= WAD and 0 <= genesis.confidence_factor <= WAD):
         raise GenesisError("confidence")
     if not 0 <= genesis.liquidation_fee <= WAD // 20 or genesis.oracle_ahead_max_ms < 0:

@@ -156,9 +156,10 @@ def _action(world: World, step: Step) -> PlaceOrder | CancelOrder:
     if offset is not None:
         tick = world.genesis.instruments[instrument].tick_size
         price = max(1, world.spot[instrument] * (10_000 + offset) // 10_000 // tick)
-    order = world.order(wallet(who), side, price, qty, instrument=instrument, tif=tif, sub=sub)
-    return PlaceOrder(*(getattr(order, name) for name in order.__struct_fields__[:9]), post_only,
-                      reduce_only)  # fmt: skip
+    flags = {"post_only": post_only, "reduce_only": reduce_only}
+    return world.order(
+        wallet(who), side, price, qty, instrument=instrument, tif=tif, sub=sub, **flags
+    )
 
 
 def perform(world: World, step: Step) -> tuple[Any, ...]:

@@ -19,7 +19,7 @@ from tests.matcher.market import World, wallet
 ACCEPTED = ("resting", "partially_filled", "filled", "cancelled")
 
 
-def checked(world: World, step: Step) -> tuple[Any, ...]:
+def checked(world: World, step: Step) -> Any:
     """Let a step happen, and check the block and the state after it."""
     before = world.last, dict(world.accepted)
     commands, events = perform(world, step)

@@ -65,8 +65,8 @@ def check_books(state: State) -> None:
         for row in market.book.export():
             assert row.order_id not in resting
             resting[row.order_id] = (market.id, row.owner, row.side, row.price, row.qty)
-        best = market.book.best(0), market.book.best(1)
-        assert None in best or best[0] < best[1], f"crossed book {best}"
+        bid, ask = market.book.best(0), market.book.best(1)
+        assert bid is None or ask is None or bid < ask, f"crossed book {bid} {ask}"
     told = {
         order.id: (order.market.id, account.index, order.side, order.price, order.open)
         for account in state.accounts

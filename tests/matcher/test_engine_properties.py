@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from matcher import liquidation, risk
+from matcher import liquidation
 from matcher.engine import Engine
 from matcher.state import Account, State
 from tests.matcher import naive_margin as naive
@@ -71,7 +71,7 @@ def test_nobody_above_maintenance_is_liquidated(flow: list[Step]) -> None:
     real = liquidation.step
     disturbed: set[int] = set()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(risk.liquidation, "step", watched)
+        patch.setattr(liquidation, "step", watched)
         world = funded()
         for step in flow:
             disturbed.clear()

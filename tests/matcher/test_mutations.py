@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -132,11 +133,12 @@ def withdrawals_are_not_counted(patch: Patch) -> None:
         real(state, account, amount)
         state.withdrawn_total -= amount
 
-    patch.setattr(access.ledger, "withdraw", broken)
+    patch.setattr(ledger, "withdraw", broken)
 
 
 def withdrawals_ignore_margin(patch: Patch) -> None:
-    patch.setattr(access.margin, "initial_margin", lambda state, account: 1 << 70)
+    blind = SimpleNamespace(initial_margin=lambda state, account: 1 << 70)
+    patch.setattr(access, "margin", blind)
 
 
 def refused_deposits_vanish(patch: Patch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from itertools import pairwise
 from random import Random
 
@@ -126,7 +127,7 @@ def test_safe_distances_miss_nobody_and_spare_most() -> None:
 
 def test_a_safe_distance_too_long_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """The mutation: believe a check for longer than it proves."""
-    real = risk.heappush
+    real = heapq.heappush
     monkeypatch.setattr(risk, "heappush", lambda heap, row: real(heap, (row[0] + 1_000, *row[1:])))
     with pytest.raises(AssertionError, match="nobody noticed"):
         walk(*levered(0, 20), 150)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hashlib import sha256
 
 import pytest
-from eth_abi import encode as abi
+from eth_abi.abi import encode as abi
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
