@@ -13,9 +13,10 @@ from tests.matcher.market import World, ready, wallet
 from tests.matcher.naive_book import NaiveBook
 
 
-def flow_through_both(
-    seed: int, length: int
-) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+Trades = list[tuple[int, ...]]
+
+
+def flow_through_both(seed: int, length: int) -> tuple[Trades, Trades]:
     """Random limits, IOCs, post-onlys and cancels; buyers and sellers are different wallets."""
     rng = Random(seed)
     world: World = ready(10_000_000, 10_000_000)
