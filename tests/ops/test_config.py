@@ -235,9 +235,7 @@ def test_a_default_that_is_left_out_is_in_the_id_all_the_same(document: dict[str
 def test_a_genesis_that_is_wrong_is_not_saved(tmp_path: Path) -> None:
     empty = MarketGenesis(underlyings=(), instruments=())
     with pytest.raises(ConfigError, match="market: "):
-        save_genesis(
-            tmp_path / "g.json", _genesis(market=MarketGenesis(underlyings=(), instruments=()))
-        )
+        save_genesis(tmp_path / "g.json", _genesis(market=empty))
     assert not list(tmp_path.iterdir())
 
 
