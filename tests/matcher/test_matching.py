@@ -12,7 +12,6 @@ from matcher.outcome import Fill
 from tests.matcher.market import World, ready, wallet
 from tests.matcher.naive_book import NaiveBook
 
-
 Trades = list[tuple[int, ...]]
 
 
