@@ -7,7 +7,8 @@ micro-USDC. Bounds are checked in `parse`, so that the engine sees only sane num
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -141,27 +142,7 @@ def parse(payload: bytes) -> Action | str:
 
 def bounds(action: Action) -> str | None:
     """Return why a decoded action is out of bounds, or None; instruments are not looked up."""
-    match action:
-        case PlaceOrder():
-            return _place_bounds(action)
-        case CancelOrder() | CancelAll():
-            return _cancel_bounds(action)
-        case Batch(actions):
-            if not 0 < len(actions) <= BATCH_ACTIONS_MAX:
-                return "batch_size"
-            if any(other.wallet != actions[0].wallet for other in actions):
-                return "batch_wallets"
-            return next((why for why in map(bounds, actions) if why is not None), None)
-        case AuthoriseSession(wallet, session, scope, expires):
-            if len(wallet) != 20 or len(session) != 20 or session == wallet:
-                return "bad_address"
-            if scope not in (SCOPE_TRADE, SCOPE_CANCEL):
-                return "bad_scope"
-            return None if 0 <= expires <= TIME_MAX_MS else "bad_time"
-        case RevokeSession(wallet, session):
-            return None if len(wallet) == 20 and len(session) == 20 else "bad_address"
-        case Withdraw():
-            return _withdraw_bounds(action)
+    return _BOUNDS[type(action)](action)
 
 
 def _place_bounds(action: PlaceOrder) -> str | None:
@@ -190,18 +171,43 @@ def _place_bounds(action: PlaceOrder) -> str | None:
     return None
 
 
-def _cancel_bounds(action: CancelOrder | CancelAll) -> str | None:
+def _cancel_bounds(action: CancelOrder) -> str | None:
     if len(action.wallet) != 20:
         return "bad_address"
     if not 0 <= action.subaccount < SUBACCOUNTS_MAX:
         return "bad_subaccount"
-    match action:
-        case CancelOrder(_, _, order_id, client_id):
-            if not 0 <= order_id <= ID_MAX:
-                return "bad_order_id"
-            return None if 0 <= client_id <= ID_MAX else "bad_client_id"
-        case CancelAll(_, _, _, side):
-            return None if side in (BUY, SELL, ANY_SIDE) else "bad_side"
+    if not 0 <= action.order_id <= ID_MAX:
+        return "bad_order_id"
+    return None if 0 <= action.client_id <= ID_MAX else "bad_client_id"
+
+
+def _cancel_all_bounds(action: CancelAll) -> str | None:
+    if len(action.wallet) != 20:
+        return "bad_address"
+    if not 0 <= action.subaccount < SUBACCOUNTS_MAX:
+        return "bad_subaccount"
+    return None if action.side in (BUY, SELL, ANY_SIDE) else "bad_side"
+
+
+def _batch_bounds(action: Batch) -> str | None:
+    actions = action.actions
+    if not 0 < len(actions) <= BATCH_ACTIONS_MAX:
+        return "batch_size"
+    if any(other.wallet != actions[0].wallet for other in actions):
+        return "batch_wallets"
+    return next((why for why in map(bounds, actions) if why is not None), None)
+
+
+def _authorise_bounds(action: AuthoriseSession) -> str | None:
+    if len(action.wallet) != 20 or len(action.session) != 20 or action.session == action.wallet:
+        return "bad_address"
+    if action.scope not in (SCOPE_TRADE, SCOPE_CANCEL):
+        return "bad_scope"
+    return None if 0 <= action.session_expires_ms <= TIME_MAX_MS else "bad_time"
+
+
+def _revoke_bounds(action: RevokeSession) -> str | None:
+    return None if len(action.wallet) == 20 and len(action.session) == 20 else "bad_address"
 
 
 def _withdraw_bounds(action: Withdraw) -> str | None:
@@ -214,3 +220,14 @@ def _withdraw_bounds(action: Withdraw) -> str | None:
     if not 0 < action.amount <= AMOUNT_MAX:
         return "bad_amount"
     return None if len(action.client_id) == 32 else "bad_client_id"
+
+
+_BOUNDS: Final[dict[type[Action], Callable[[Any], str | None]]] = {
+    PlaceOrder: _place_bounds,
+    CancelOrder: _cancel_bounds,
+    CancelAll: _cancel_all_bounds,
+    Batch: _batch_bounds,
+    AuthoriseSession: _authorise_bounds,
+    RevokeSession: _revoke_bounds,
+    Withdraw: _withdraw_bounds,
+}

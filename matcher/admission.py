@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from matcher.actions import Action, Batch, PlaceOrder, parse
+from matcher.actions import ANY_INSTRUMENT, GTC, LIMIT, Action, Batch, CancelAll, PlaceOrder, parse
 from matcher.genesis import MarketGenesis
 
 
@@ -19,14 +19,20 @@ def check_payload(payload: bytes, genesis: MarketGenesis | None = None) -> str |
 
 def check_action(action: Action, genesis: MarketGenesis) -> str | None:
     """Return why no state of this genesis would accept a parsed action, or None."""
-    placed = action.actions if isinstance(action, Batch) else (action,)
-    for one in placed:
-        if not isinstance(one, PlaceOrder):
-            continue
-        if not 0 <= one.instrument < len(genesis.instruments):
-            return "unknown_instrument"
-        if one.qty > genesis.instruments[one.instrument].qty_max:
-            return "bad_qty"
-        if one.reduce_only and one.kind == 0 and one.tif == 0:
-            return "reduce_only_resting"
-    return None
+    actions = action.actions if isinstance(action, Batch) else (action,)
+    return next((why for one in actions if (why := _check_one(one, genesis)) is not None), None)
+
+
+def _check_one(action: Action, genesis: MarketGenesis) -> str | None:
+    known = range(len(genesis.instruments))
+    if isinstance(action, CancelAll):
+        wanted = action.instrument
+        return None if wanted == ANY_INSTRUMENT or wanted in known else "unknown_instrument"
+    if not isinstance(action, PlaceOrder):
+        return None
+    if action.instrument not in known:
+        return "unknown_instrument"
+    if action.qty > genesis.instruments[action.instrument].qty_max:
+        return "bad_qty"
+    resting = action.kind == LIMIT and action.tif == GTC
+    return "reduce_only_resting" if action.reduce_only and resting else None

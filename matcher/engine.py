@@ -12,16 +12,15 @@ from dataclasses import dataclass
 from consensus.digest import Digest
 from matcher import access, deposits, funding, orders, prices, risk, snapshot, views
 from matcher.actions import (
+    ANY_INSTRUMENT,
     SCOPE_CANCEL,
     SCOPE_TRADE,
-    Action,
     AuthoriseSession,
     Batch,
     CancelAll,
     CancelOrder,
     PlaceOrder,
     RevokeSession,
-    TradeAction,
     Withdraw,
     parse,
 )
@@ -103,12 +102,23 @@ class Engine:
 
     def _command(self, command: Command) -> CommandOutcome:
         action = parse(command.payload)
+        signer = command.signer
         if isinstance(action, str):
             return CommandOutcome(command.id, REJECTED, action)
-        if isinstance(action, Batch):
-            results = tuple(self._trade(one, command.signer) for one in action.actions)
-            return CommandOutcome(command.id, DONE, results=results)
-        result = self._act(action, command.signer)
+        if isinstance(action, PlaceOrder):
+            result = self._place(action, signer)
+        elif isinstance(action, CancelOrder | CancelAll):
+            result = self._cancel(action, signer)
+        elif isinstance(action, Batch):
+            results = tuple(
+                self._place(one, signer)
+                if isinstance(one, PlaceOrder)
+                else self._cancel(one, signer)
+                for one in action.actions
+            )
+            return CommandOutcome(command.id, DONE, None, 0, 0, 0, results)
+        else:
+            result = self._wallet(action, signer)
         return CommandOutcome(
             command.id,
             result.status,
@@ -118,38 +128,42 @@ class Engine:
             result.remaining,
         )
 
-    def _act(self, action: Action, signer: bytes) -> ActionResult:
-        match action:
-            case PlaceOrder() | CancelOrder() | CancelAll():
-                return self._trade(action, signer)
-            case AuthoriseSession() | RevokeSession() | Withdraw():
-                return self._wallet(action, signer)
-            case Batch():
-                raise AssertionError("batches do not nest")
-
-    def _trade(self, action: TradeAction, signer: bytes) -> ActionResult:
-        """Check authority and rate, then do what the action asks."""
+    def _place(self, action: PlaceOrder, signer: bytes) -> ActionResult:
+        """Check authority, instrument and rate, then place the order."""
         state = self.state
-        placing = isinstance(action, PlaceOrder)
         wallet = state.wallets.get(action.wallet)
-        scope = SCOPE_TRADE if placing else SCOPE_CANCEL
-        reason = access.refusal(state, wallet, signer, scope)
+        reason = access.refusal(state, wallet, signer, SCOPE_TRADE)
         if reason is not None or wallet is None:
             return ActionResult(REJECTED, reason)
         account = wallet.accounts.get(action.subaccount)
         if account is None:
             return ActionResult(REJECTED, "unknown_account")
-        if isinstance(action, PlaceOrder):
-            if action.instrument >= len(state.markets) or action.instrument < 0:
+        if not 0 <= action.instrument < len(state.markets):
+            return ActionResult(REJECTED, "unknown_instrument")
+        if not access.take_token(state, wallet, False):
+            return ActionResult(REJECTED, "rate_limit")
+        return orders.place(state, account, action)
+
+    def _cancel(self, action: CancelOrder | CancelAll, signer: bytes) -> ActionResult:
+        """Check authority and rate, then cancel; cancel-all has no rate."""
+        state = self.state
+        wallet = state.wallets.get(action.wallet)
+        reason = access.refusal(state, wallet, signer, SCOPE_CANCEL)
+        if reason is not None or wallet is None:
+            return ActionResult(REJECTED, reason)
+        account = wallet.accounts.get(action.subaccount)
+        if account is None:
+            return ActionResult(REJECTED, "unknown_account")
+        if isinstance(action, CancelAll):
+            known = action.instrument == ANY_INSTRUMENT or (
+                0 <= action.instrument < len(state.markets)
+            )
+            if not known:
                 return ActionResult(REJECTED, "unknown_instrument")
-            if not access.take_token(state, wallet, False):
-                return ActionResult(REJECTED, "rate_limit")
-            return orders.place(state, account, action)
-        if isinstance(action, CancelOrder):
-            if not access.take_token(state, wallet, True):
-                return ActionResult(REJECTED, "rate_limit")
-            return orders.cancel_one(state, account, action)
-        return orders.cancel_all(state, account, action)
+            return orders.cancel_all(state, account, action)
+        if not access.take_token(state, wallet, True):
+            return ActionResult(REJECTED, "rate_limit")
+        return orders.cancel_one(state, account, action)
 
     def _wallet(
         self, action: AuthoriseSession | RevokeSession | Withdraw, signer: bytes

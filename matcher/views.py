@@ -145,6 +145,7 @@ def status(state: State) -> dict[str, object]:
                 "last_price": market.last_price,
                 "band": [market.band_low, market.band_high],
                 "open_orders": len(market.book),
+                "live": state.is_live(market),
             }
             for market in state.markets
         ],

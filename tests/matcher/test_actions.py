@@ -132,6 +132,7 @@ def test_the_door_knows_the_instruments() -> None:
     assert check(unknown, genesis) == "unknown_instrument"
     inside = encode_action(Batch((CancelAll(W, 0), PlaceOrder(W, 0, -1, 7, 0, 0, 100, 5))))
     assert check(inside, genesis) == "unknown_instrument"
+    assert check(encode_action(CancelAll(W, 0, 2)), genesis) == "unknown_instrument"
     large = encode_action(PlaceOrder(W, 0, 0, 7, 0, 0, 100, QTY_MAX))
     assert check(large, genesis) == "bad_qty"
     resting = encode_action(PlaceOrder(W, 0, 0, 7, 0, 0, 100, 5, 0, False, True))

@@ -169,6 +169,8 @@ def test_cancels() -> None:
     assert world.run(CancelAll(A, 0, instrument=0)).order_id == 1
     assert list(world.state.orders) == [eth.order_id]
     assert world.run(CancelAll(A, 0, side=SELL)).order_id == 0
+    assert world.run(CancelAll(A, 0, instrument=2)).reason == "unknown_instrument"
+    assert world.run(CancelAll(A, 0, instrument=-1)).reason == "unknown_instrument"
     assert world.run(CancelAll(A, 0)).remaining == 7
     assert not world.state.orders and not world.state.accounts[2].positions
 
