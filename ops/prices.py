@@ -18,7 +18,7 @@ from msgspec import Struct
 from consensus.effects import PricesObserved
 from consensus.messages import OBSERVATIONS_MAX, Observation
 
-POLL_S = 0.5
+POLL_S = 1.0
 TIMEOUT_S = 5.0
 ANSWER_BYTES_MAX = 64 << 10
 

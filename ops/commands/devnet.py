@@ -34,7 +34,16 @@ import trio
 )
 @click.option("--events", type=click.IntRange(1), help="Stop after so many events.")
 @click.option("--seed", default=1, show_default=True, help="Of the built-in order flow.")
-@click.option("--kill", is_flag=True, help="kill -9 one node while trading; it must come back.")
+@click.option(
+    "--kill",
+    is_flag=False,
+    flag_value=1,
+    default=0,
+    type=click.IntRange(0, 30),
+    metavar="[COUNT]",
+    help="kill -9 so many nodes (1) while trading; they must come back. Two of five: it stops "
+    "for want of a quorum, and must go on.",
+)
 @click.option(
     "--home",
     type=click.Path(path_type=Path, file_okay=False),
@@ -55,7 +64,7 @@ def command(
     seconds: float,
     events: int | None,
     seed: int,
-    kill: bool,
+    kill: int,
     home: Path | None,
     keep: bool,
     as_json: bool,
@@ -80,7 +89,7 @@ def command(
             seconds=seconds if events is None else 86_400.0,
             events=events if events is not None else sys.maxsize,
             seed=seed,
-            kill=kill,
+            kill=min(kill, nodes),
             log_level=log_level,
         )
         sys.exit(_run(options, keep, as_json))

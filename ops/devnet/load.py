@@ -15,6 +15,8 @@ from ops.flow.event import FlowEvent
 from ops.gateway.wire import hexed
 
 TICK_S = 0.02
+EXPIRIES = 1_000
+"""Expiries differ by a millisecond each: two equal actions are two commands, not one resent."""
 BURST_MAX = 500
 """Commands sent in one go after a pause; what is overdue beyond that is sent in the next ones."""
 
@@ -39,6 +41,7 @@ class Load:
         """Command id in hex -> when it was handed to the client."""
         self.started_s = 0.0
         self.late = 0
+        self._signed = 0
         self.done = False
 
     async def run(
@@ -72,7 +75,9 @@ class Load:
             self._follower.take(event)
             trader = self._traders[event.id % len(self._traders)]
             action = to_action(event, bytes(trader.wallet.address), self._scale)
-            commands.append(trader.session.sign(self._domain, action, self._client.expiry_ms()))
+            expiry_ms = self._client.expiry_ms() + self._signed % EXPIRIES
+            self._signed += 1
+            commands.append(trader.session.sign(self._domain, action, expiry_ms))
         now_ms = time.time_ns() // 1_000_000
         while True:
             try:

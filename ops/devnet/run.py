@@ -63,6 +63,9 @@ SAMPLE_S = 0.5
 POLL_S = 0.1
 KILL_AFTER_S = 5.0
 DOWN_S = 4.0
+DRAIN_S = 2.0
+"""After which no status that was asked for before a kill can arrive any more."""
+RESUME_S = 30.0
 PACE = Pace(poll_s=0.1)
 
 
@@ -77,7 +80,7 @@ class Options:
     seconds: float
     events: int
     seed: int
-    kill: bool
+    kill: int
     log_level: str
 
 
@@ -239,12 +242,14 @@ class Devnet:
         options = self.options
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._progress, load, nursery.cancel_scope)
-            if options.kill:
+            if options.kill == 1:
                 nursery.start_soon(self._kill_one)
+            elif options.kill > 1:
+                nursery.start_soon(self._stall, options.kill)
             await load.run(self._flow.events, options.rate, options.events, options.seconds)
             with trio.move_on_after(EXECUTE_S):
                 await _until(lambda: self._all_executed(load))
-            await _until(lambda: self.kills == int(options.kill))
+            await _until(lambda: self.kills == options.kill)
             nursery.cancel_scope.cancel()
 
     def _all_executed(self, load: Load) -> bool:
@@ -263,6 +268,30 @@ class Devnet:
         await victim.start()
         self._say(f"{victim.name} is up again")
         self.kills += 1
+
+    async def _stall(self, count: int) -> None:
+        """Kill more nodes than the network can miss: it stops; as they return, it goes on."""
+        await trio.sleep(KILL_AFTER_S)
+        victims = self.nodes[-count:]
+        self._say(f"kill -9 {', '.join(victim.name for victim in victims)}: no quorum is left")
+        for victim in victims:
+            victim.kill()
+        await trio.sleep(DRAIN_S)
+        stopped = self.watch.height()
+        await trio.sleep(DOWN_S)
+        if self.watch.height() != stopped:
+            self.faults.append("blocks were committed without a quorum")
+        self._say(f"the network stands still at height {stopped}")
+        for victim in victims:
+            await victim.start()
+            self.kills += 1
+            self._say(f"{victim.name} is up again")
+            resumed = trio.current_time()
+            with trio.move_on_after(RESUME_S):
+                await _until(lambda: self.watch.height() > stopped)
+                self._say(f"blocks again after {trio.current_time() - resumed:.1f} s")
+                continue
+            self.faults.append("the network did not go on when a node returned")
 
     async def _progress(self, load: Load, _: object) -> None:
         last = 0
