@@ -19,6 +19,8 @@ from consensus.messages import Head, LogBatch
 
 EXPIRIES_SLACK = 4_096
 """Emitted commands stay in the expiry queue until there are so many more of them than held."""
+LOG_BYTES_MAX = 32 << 20
+"""Bytes kept unasked of one log above its committed head; later batches are fetched when named."""
 BRANCHES_MAX = 8
 """Batches kept for one (author, seq); a liar's further branches are refused."""
 
@@ -57,6 +59,7 @@ class LogStore:
         self._held: list[dict[Digest, SealedBatch]] = [{} for _ in range(committee.n)]
         self._after: list[dict[bytes, list[SealedBatch]]] = [{} for _ in range(committee.n)]
         self._by_seq: list[dict[int, list[SealedBatch]]] = [{} for _ in range(committee.n)]
+        self._sizes = [0] * committee.n
         self._bodies: dict[CommandId, bytes] = {}
         self._expiries: list[CommandId] = []
         self._waiting: dict[CommandId, list[SealedBatch]] = {}
@@ -76,9 +79,11 @@ class LogStore:
         return self._held[author].get(Digest(digest))
 
     def wanted(self, batch: LogBatch, asked: bool) -> bool:
-        """Say whether there is room for `batch`: in the window, and first at its seq or asked."""
+        """Say whether there is room for `batch`: in the window, and first at its seq or asked for."""
         base = self.bases[batch.author].seq
         if not base < batch.seq <= base + 2 * self._parameters.log_window:
+            return False
+        if not asked and self._sizes[batch.author] > LOG_BYTES_MAX:
             return False
         rivals = self._by_seq[batch.author].get(batch.seq, ())
         return not rivals or (asked and len(rivals) < BRANCHES_MAX)
@@ -94,6 +99,7 @@ class LogStore:
         """Hold a valid batch; `needless` are entries that need no body (void or emitted)."""
         batch = sealed.batch
         self._held[batch.author][sealed.digest] = sealed
+        self._sizes[batch.author] += _size(batch)
         self._after[batch.author].setdefault(batch.prev, []).append(sealed)
         rivals = self._by_seq[batch.author].setdefault(batch.seq, [])
         rivals.append(sealed)
@@ -223,6 +229,7 @@ class LogStore:
     def _forget(self, sealed: SealedBatch) -> None:
         author = sealed.batch.author
         del self._held[author][sealed.digest]
+        self._sizes[author] -= _size(sealed.batch)
         siblings = self._after[author].get(sealed.batch.prev)
         if siblings is not None:
             siblings.remove(sealed)
@@ -234,3 +241,9 @@ class LogStore:
                 waiting.remove(sealed)
                 if not waiting:
                     del self._waiting[id_]
+
+
+def _size(batch: LogBatch) -> int:
+    """Return about how many bytes a batch takes on the wire."""
+    messages = sum(len(message) for message in batch.inbox.messages)
+    return 256 + 40 * len(batch.entries) + sum(len(body) for body in batch.bodies) + messages

@@ -11,7 +11,7 @@ from consensus.blocktree import RECENT_MAX, BlockTree, genesis_block
 from consensus.codec import decode
 from consensus.command import CommandId, command_id, decode_command
 from consensus.committee import Committee, Parameters
-from consensus.committer import Committer
+from consensus.committer import Committer, state_digest
 from consensus.context import (
     KEY_OWN_HEAD,
     KEY_SAFETY,
@@ -89,6 +89,9 @@ def open_context(
     )
     fetcher = Fetcher(ctx)
     committer = Committer(ctx, fetcher)
+    if sequencer.height:
+        digest = state_digest(sequencer.digest(), executor.digest())
+        ctx.executed_digests[sequencer.height] = digest
     _load_pending_bodies(ctx)
     _replay(ctx, committer)
     _load_uncommitted(ctx)
