@@ -23,11 +23,12 @@ from p2p.framing import FRAME_MAX, pack
 from p2p.host import (
     BUFFERED_BYTES_MAX,
     STREAMS_PER_CONNECTION_MAX,
+    WINDOW_BYTES_MAX,
     Host,
     check_port,
     peer_id,
 )
-from tests.p2p.mesh import SEEDS, Replica, committee, free_ports, hostile, mesh
+from tests.p2p.mesh import SEEDS, Replica, committee, free_ports, hostile, mesh, public
 
 
 async def _works(one: Replica, other: Replica) -> None:
@@ -280,6 +281,61 @@ async def test_a_peer_that_opens_streams_without_end_is_cut_off(
     assert await _flood_streams(100) >= 100
 
 
+async def test_a_slow_reader_gets_everything_and_holds_no_more_than_the_window() -> None:
+    sent = os.urandom(3 * WINDOW_BYTES_MAX)
+    got = bytearray()
+    done = trio.Event()
+    held = 0
+
+    async def slow(peer: int, stream: Any) -> None:
+        nonlocal held
+        while len(got) < len(sent):
+            got.extend(await stream.read(100_000))
+            buffers = stream._muxed.conn.stream_buffers.values()
+            held = max(held, sum(map(len, buffers)))
+            await trio.sleep(0.001)
+        done.set()
+
+    peers = committee(2)
+    async with hostile(peers, 0, on_stream=slow), hostile(peers, 1) as sender:
+        stream = await sender.open(0)
+        with trio.fail_after(20):
+            for start in range(0, len(sent), 1 << 18):
+                await stream.write(sent[start : start + (1 << 18)])
+            await done.wait()
+    assert got == sent
+    assert held <= WINDOW_BYTES_MAX
+
+
+async def test_small_frames_cost_no_window_updates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """libp2p's own stream answers every other one of them."""
+    written = 0
+    write_frame = host_module._SafeYamux._write_frame
+
+    async def counted(self: Any, data: bytes) -> None:
+        nonlocal written
+        written += 1
+        await write_frame(self, data)
+
+    async with mesh(2) as (one, other):
+        monkeypatch.setattr(host_module._SafeYamux, "_write_frame", counted)
+        for i in range(100):
+            assert one.transport.send(1, bytes((0, i)))
+            await other.until(lambda i=i: len(other.received) == i + 1)  # type: ignore[misc]
+        assert 100 <= written <= 110  # And a heartbeat or two.
+
+
+async def test_both_directions_at_once_stay_whole() -> None:
+    async with mesh(2) as (one, other):
+        frames = [b"\0" + bytes((i,)) + os.urandom(200_000) for i in range(30)]
+        for frame in frames:
+            assert one.transport.send(1, frame)
+            assert other.transport.send(0, frame)
+        for replica, peer in ((one, 1), (other, 0)):
+            await replica.until(lambda r=replica: len(r.received) == 30)  # type: ignore[misc]
+            assert replica.received == [(peer, frame) for frame in frames]
+
+
 async def test_no_identify_is_asked_for() -> None:
     """It would run as a system task, where a hostile answer's exception ends the program."""
     peers = committee(2)
@@ -307,6 +363,15 @@ async def test_a_second_host_on_the_port_is_refused(monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(host_module, "check_port", lambda listen: None)
         with pytest.raises(HostError, match="cannot listen"):  # Both at the same moment.
             await Replica(one.peers, 0).transport.run()
+
+
+async def test_names_are_taken_for_addresses() -> None:
+    one, other = ((public(SEEDS[i]), "localhost", port) for i, port in enumerate(free_ports(2)))
+    async with hostile([one, other], 0), hostile([one, other], 1) as dialler:
+        await dialler.open(0)
+    nowhere = [(public(SEEDS[0]), "no-such-host.invalid", 1)]
+    with pytest.raises(HostError, match="no-such-host"):
+        await Replica(nowhere, 0).transport.run()
 
 
 def test_an_address_that_is_not_ours_is_told() -> None:
