@@ -6,7 +6,7 @@ from typing import NewType
 
 from msgspec import Struct
 
-from consensus.codec import CodecError, decode, encode
+from consensus.codec import CodecError, Shape, encode
 from consensus.digest import Digest, tagged
 
 CommandId = NewType("CommandId", bytes)
@@ -51,9 +51,12 @@ def expires_ms(id_: CommandId) -> int:
     return int.from_bytes(id_[:8], "big")
 
 
+_COMMAND: Shape[Command] = Shape(Command)
+
+
 def decode_command(body: bytes) -> Command:
     """Return the bounded command behind `body`. Errors: CodecError."""
-    command = decode(Command, body, COMMAND_BYTES_MAX)
+    command = _COMMAND.decode(body, COMMAND_BYTES_MAX)
     if not 0 <= command.expires_ms < 1 << 63:
         raise CodecError("expires_ms out of range")
     if len(command.signer) != 20 or len(command.signature) != 65:

@@ -79,7 +79,7 @@ class LogStore:
         return self._held[author].get(Digest(digest))
 
     def wanted(self, batch: LogBatch, asked: bool) -> bool:
-        """Say whether there is room for `batch`: in the window, and first at its seq or asked for."""
+        """Say whether `batch` has room: in the window, and first at its seq or asked for."""
         base = self.bases[batch.author].seq
         if not base < batch.seq <= base + 2 * self._parameters.log_window:
             return False

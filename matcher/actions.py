@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from consensus.codec import CodecError, decode, encode
+from consensus.codec import CodecError, Shape, encode
 from matcher.units import AMOUNT_MAX, ID_MAX, PRICE_MAX, QTY_MAX, TIME_MAX_MS
 
 BUY: Final = 0
@@ -127,13 +127,16 @@ def encode_action(action: Action) -> bytes:
     return encode(action)
 
 
+_ACTION: Shape[Action] = Shape(Action)
+
+
 def parse(payload: bytes) -> Action | str:
     """Return the bounded action behind `payload`, or the reason to refuse it.
 
     Errors: none; the reasons are in `reasons.REASONS`.
     """
     try:
-        action: Action = decode(Action, payload, PAYLOAD_BYTES_MAX)  # type: ignore[arg-type]
+        action = _ACTION.decode(payload, PAYLOAD_BYTES_MAX)
     except CodecError:
         return "malformed"
     reason = bounds(action)
