@@ -6,7 +6,6 @@ and has a test. TCP, Noise and yamux only. Source: ADR-0008.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import socket
@@ -41,8 +40,9 @@ from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.stream_muxer.exceptions import MuxedStreamError
 from multiaddr import Multiaddr
 
-from p2p.errors import HostCrashed, HostError, LinkBroken, PortInUse
+from p2p.errors import HostCrashed, HostError, LinkBroken
 from p2p.link import Stream
+from p2p.port import check_port
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
@@ -448,20 +448,6 @@ class _MappedStream:
     async def close(self) -> None:
         with suppress(Exception):
             await self._inner.reset()
-
-
-def check_port(listen: tuple[str, int]) -> None:
-    """Refuse an address that somebody listens on. Errors: PortInUse, HostError."""
-    host, port = listen
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise PortInUse(f"p2p port {port} on {host} is already in use") from None
-            raise HostError(f"cannot listen on {host} port {port}: {error.strerror}") from None
 
 
 def peer_id(public: bytes) -> str:

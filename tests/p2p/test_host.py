@@ -25,9 +25,9 @@ from p2p.host import (
     STREAMS_PER_CONNECTION_MAX,
     WINDOW_BYTES_MAX,
     Host,
-    check_port,
     peer_id,
 )
+from p2p.port import check_port
 from tests.p2p.mesh import SEEDS, Replica, committee, free_ports, hostile, mesh, public
 
 
