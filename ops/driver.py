@@ -18,7 +18,7 @@ import trio
 from consensus import effects as core
 from consensus.admission import Admission, Refused
 from consensus.codec import CodecError, decode, encode
-from consensus.messages import Message
+from consensus.messages import LogBatch, Message, Proposal
 from ops.clock import Clock
 from ops.metrics import Metrics
 from ops.replica import Effect, ExchangeReplica, Executed, Input
@@ -56,17 +56,19 @@ class Driver:
         clock: Clock,
         metrics: Metrics,
         *,
-        on_executed: Callable[[Executed, list[core.Write]], None],
+        on_record: Callable[[Executed | core.Reply, list[core.Write]], None],
+        on_executed: Callable[[Executed], None],
         on_reply: Callable[[core.Reply], None],
         on_submit: Callable[[SubmitCheckpoint], None],
     ) -> None:
-        """`on_executed` may append records to write in the same turn."""
+        """`on_record` may append records to write in the turn; the others come after the write."""
         self.replica = replica
         self.inbox = Inbox(replica.config.committee.n)
         self._admission = admission
         self._store = store
         self._clock = clock
         self._metrics = metrics
+        self._on_record = on_record
         self._on_executed = on_executed
         self._on_reply = on_reply
         self._on_submit = on_submit
@@ -83,8 +85,8 @@ class Driver:
 
     @property
     def waiting(self) -> int:
-        """Local inputs that wait."""
-        return len(self._inputs)
+        """Local inputs and frames that wait for the core."""
+        return len(self._inputs) + len(self.inbox)
 
     def offer(self, event: Input) -> bool:
         """Queue a local input; False when the queue is full and the input is not taken."""
@@ -108,22 +110,6 @@ class Driver:
         """A link to `peer` came up: the core greets it."""
         self.offer(core.Connected(peer))
 
-    def measure(self) -> None:
-        """Refresh the gauges that are read from the core's state."""
-        ctx = self.replica.consensus.ctx
-        heads = [head.seq for head in ctx.logs.bases]
-        held = [
-            head.seq + len(ctx.logs.deepest(author, head, ctx.parameters.log_window))
-            for author, head in enumerate(ctx.logs.bases)
-        ]
-        alarm_ms = ctx.parameters.censorship_alarm_ms
-        alarmed = ctx.sequencer.fair.alarmed(ctx.sequencer.time_ms, alarm_ms)
-        self._metrics.order.log_heads(held, heads)
-        self._metrics.order.pending(len(ctx.sequencer.fair), ctx.logs.bodies_held(), len(alarmed))
-        self._metrics.consensus.round_entered(self.replica.consensus.rounds.round)
-        self._metrics.consensus.syncing(self.replica.consensus.keeper.behind)
-        self._metrics.checkpoints.inbox(ctx.own.claimed_inbox, ctx.sequencer.inbox_count)
-
     async def run(self) -> None:
         """Drive the core until cancelled. Errors: Halted; StoreError, after which nothing left."""
         async with trio.open_nursery() as nursery:
@@ -144,10 +130,12 @@ class Driver:
         if writes:
             started = time.perf_counter()
             self._store.apply(writes, sync=False)
+            written = time.perf_counter()
+            size = sum(len(write.value or b"") for write in writes)
+            self._metrics.node.written(size, written - started)
             if sync:
                 await trio.to_thread.run_sync(self._store.sync)
-            size = sum(len(write.value or b"") for write in writes)
-            self._metrics.node.written(size, time.perf_counter() - started, sync)
+                self._metrics.node.synced(time.perf_counter() - written)
         for effect in effects:
             self._perform(effect)
         await trio.lowlevel.checkpoint()
@@ -167,9 +155,12 @@ class Driver:
             kind = "share" if isinstance(result, Share) else str(result.__struct_config__.tag)
             self._metrics.peers.received(kind, len(data))
             if isinstance(result, Share):
+                self._metrics.checkpoints.share(peer)
                 inputs.append(ShareReceived(peer, result))
-            else:
-                inputs.append(core.Received(peer, result))
+                continue
+            if isinstance(result, Proposal):
+                self._metrics.consensus.proposed(started, result.block.round)
+            inputs.append(core.Received(peer, result))
         return inputs
 
     def _admit_all(self, frames: list[tuple[int, bytes]]) -> list[Message | Share | Refused]:
@@ -193,16 +184,30 @@ class Driver:
         sync = False
         for event in events:
             started = time.perf_counter()
-            for effect in self.replica.step(self._clock.now_ms(), event):
+            caused = self.replica.step(self._clock.now_ms(), event)
+            took_s = time.perf_counter() - started
+            blocks = 0
+            for effect in caused:
                 if isinstance(effect, core.Persist):
                     writes.extend(effect.writes)
                     sync = sync or effect.sync
-                elif isinstance(effect, Executed):
-                    self._on_executed(effect, writes)
-                else:
-                    effects.append(effect)
-            self._metrics.node.stepped(time.perf_counter() - started, len(self._inputs))
+                    continue
+                effects.append(effect)
+                if isinstance(effect, Executed | core.Reply):
+                    self._on_record(effect, writes)
+                    blocks += isinstance(effect, Executed) and not effect.replayed
+                elif isinstance(effect, core.Broadcast) and not isinstance(event, core.Start):
+                    self._note_own(effect.message, started)
+            self._metrics.node.stepped(took_s)
+            self._metrics.execution.blocks_took(took_s, blocks)
         return effects, writes, sync
+
+    def _note_own(self, message: Message, now_s: float) -> None:
+        """Count what the core made in a step (at the start it only says its last words again)."""
+        if isinstance(message, Proposal):
+            self._metrics.consensus.proposed(now_s, message.block.round)
+        elif isinstance(message, LogBatch):
+            self._metrics.order.batch_signed(len(message.entries))
 
     def _perform(self, effect: Effect) -> None:
         match effect:
@@ -216,25 +221,29 @@ class Driver:
                 self._set_timer(name, at_ms)
             case core.Reply():
                 self._on_reply(effect)
+            case Executed():
+                self._on_executed(effect)
             case core.Blame(peer, why):
                 self._blame(peer, why, cut=False)
-            case SubmitCheckpoint():
+            case SubmitCheckpoint(checkpoint):
+                self._metrics.checkpoints.signed(checkpoint.number)
                 self._on_submit(effect)
             case core.Halt(why, dump):
                 raise Halted(why, dump)
-            case core.Persist() | Executed():
-                raise AssertionError("records and outcomes are taken before anything leaves")
+            case core.Persist():
+                raise AssertionError("records are taken before anything leaves")
 
     def _send(self, peer: int, message: Message) -> None:
         data = frame(CONSENSUS, encode(message))
         if self._transport is not None and self._transport.send(peer, data):
-            self._metrics.peers.sent(str(message.__struct_config__.tag), len(data))
+            kind = str(message.__struct_config__.tag)
+            self._metrics.peers.sent(kind, len(data))
+            self._metrics.order.sent(kind)
 
     def _broadcast(self, channel: int, payload: bytes, kind: str) -> None:
         data = frame(channel, payload)
         if self._transport is not None:
-            for _ in range(self._transport.broadcast(data)):
-                self._metrics.peers.sent(kind, len(data))
+            self._metrics.peers.sent(kind, len(data) * self._transport.broadcast(data))
 
     def _blame(self, peer: int, why: str, cut: bool) -> None:
         log.warning("replica %d: %s", peer, why)

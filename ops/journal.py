@@ -1,11 +1,15 @@
 """What came of every command, as clients may ask for it: outcomes, trades, receipts.
 
 Outcomes and trades are numbered from 1, the same at every node. The newest are in memory, all
-that are kept are on disk; their records go into the same write as the block that made them.
+that are kept are on disk; their records go into the same write as the block that made them. So
+the journal hears of each thing twice: `record` before that write, `on_reply` and `on_executed`
+after it, and only what it has heard twice is shown to anybody.
 """
 
 from __future__ import annotations
 
+import heapq
+from bisect import bisect_left
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from itertools import islice
@@ -14,8 +18,10 @@ import trio
 from msgspec import Struct
 
 from consensus.codec import decode, encode
-from consensus.command import CommandId
+from consensus.command import CommandId, expires_ms
+from consensus.context import TABLE_BATCHES, TABLE_LOG, Context, batch_key, log_key
 from consensus.effects import Reply, Write
+from consensus.messages import Head, LogBatch
 from matcher.outcome import REJECTED, CommandOutcome, Fill
 from ops.gateway.port import (
     CursorLost,
@@ -35,7 +41,15 @@ TABLE_RECEIPTS = "receipts"
 RECENT_MAX = 20_000
 """Outcomes and trades in memory; older outcomes are read from disk, older trades are lost."""
 SEEN_MAX = 20_000
-"""Commands seen and not yet executed whose place in the own log is remembered."""
+"""Commands seen and not yet over whose place in the own log is remembered, the newest ones."""
+VOID_MAX = 20_000
+"""Commands that expired unordered which are remembered; the oldest is forgotten first."""
+EXPIRIES_SLACK = 4_096
+"""Executed commands stay in the expiry queue until there are so many more of them than seen."""
+SETTLED_MAX = 4_096
+"""Accepted checkpoints that receipts can name; older commands show the oldest of them."""
+OWN_BATCHES_READ_MAX = 8_192
+"""Committed own batches read at the start, to find where pending commands stand."""
 KEPT_MAX = 1_000_000
 """Outcomes kept on disk; the oldest leaves when a new one comes."""
 SIDES = ("buy", "sell")
@@ -83,65 +97,127 @@ class Journal:
     def __init__(self, store: Storage, me: int) -> None:
         self._store = store
         self._me = me
-        self._outcomes: deque[Outcome] = deque(maxlen=RECENT_MAX)
+        self._recent: deque[tuple[int, OutcomeRecord]] = deque()
+        self._by_id: dict[bytes, tuple[int, OutcomeRecord]] = {}
         self._trades: deque[Trade] = deque(maxlen=RECENT_MAX)
-        self._records: OrderedDict[bytes, tuple[int, OutcomeRecord]] = OrderedDict()
+        self._recorded: dict[int, list[tuple[int, OutcomeRecord]]] = {}
+        self._logged: dict[bytes, int] = {}
         self._seen: OrderedDict[bytes, int] = OrderedDict()
-        self._settled: deque[FormedCheckpoint] = deque(maxlen=4_096)
+        self._expiries: list[CommandId] = []
+        self._void: OrderedDict[bytes, int] = OrderedDict()
+        self._settled: deque[FormedCheckpoint] = deque(maxlen=SETTLED_MAX)
         self._outcome_stream = _Stream()
         self._trade_stream = _Stream()
 
-    @property
-    def outcome_count(self) -> int:
-        return self._outcome_stream.last
+    def resume(self, outcomes: int, trades: int, seen: dict[CommandId, int]) -> None:
+        """Go on after a restart: so many happened, and `seen` stand in the own log, pending."""
+        self._outcome_stream.advance(outcomes)
+        self._trade_stream.advance(trades)
+        for id_, seq in seen.items():
+            self._remember_seen(id_, seq)
 
     @property
     def trade_count(self) -> int:
         return self._trade_stream.last
 
-    def on_reply(self, reply: Reply) -> None:
-        """Remember where a client's command stands in the own log."""
-        if reply.status == "seen" and reply.seq:
-            self._seen[reply.id] = reply.seq
-            while len(self._seen) > SEEN_MAX:
-                self._seen.popitem(last=False)
+    def sizes(self) -> dict[str, int]:
+        """Return how much each memory holds, for tests that it stays within its bound."""
+        kept = ("_recent", "_by_id", "_trades", "_recorded", "_logged", "_seen", "_expiries")
+        return {name: len(getattr(self, name)) for name in (*kept, "_void", "_settled")}
 
-    def seen_seq(self, id_: bytes) -> int:
-        return self._seen.get(id_, 0)
+    def record(self, event: Reply | Executed, now_ms: int, writes: list[Write]) -> None:
+        """Append the records to write with what happened, unless it is replayed."""
+        if isinstance(event, Reply):
+            if event.status == "seen" and event.seq:
+                self._logged[event.id] = event.seq
+            return
+        if event.replayed:
+            return
+        recorded = self._recorded[event.block.height] = self._outcomes_of(event, now_ms)
+        for sequence, record in recorded:
+            writes.append(Write(TABLE_OUTCOMES, _key(sequence), encode(record)))
+            writes.append(Write(TABLE_RECEIPTS, record.id, _key(sequence)))
+            self._retire(sequence - KEPT_MAX, writes)
 
-    def on_executed(self, executed: Executed, now_ms: int, writes: list[Write]) -> None:
-        """Take a block's events; append the records to write with it unless it is replayed."""
+    def _outcomes_of(self, executed: Executed, now_ms: int) -> list[tuple[int, OutcomeRecord]]:
         block = executed.block
         positions = {id_: place for place, id_ in enumerate((*block.ids, *block.refused))}
-        sequence = executed.first_outcome - 1
-        for event in executed.events:
-            if not isinstance(event, CommandOutcome):
-                continue
-            sequence += 1
-            record = OutcomeRecord(
-                id=event.id,
-                status=event.status,
-                reason=event.reason or "",
-                height=block.height,
-                position=positions.get(CommandId(event.id), 0),
-                block_time_ms=block.time_ms,
-                executed_at_ms=now_ms,
-                event=event,
-                seen_seq=self._seen.pop(event.id, 0),
+        outcomes = [event for event in executed.events if isinstance(event, CommandOutcome)]
+        return [
+            (
+                sequence,
+                OutcomeRecord(
+                    id=event.id,
+                    status=event.status,
+                    reason=event.reason or "",
+                    height=block.height,
+                    position=positions.get(CommandId(event.id), 0),
+                    block_time_ms=block.time_ms,
+                    executed_at_ms=now_ms,
+                    event=event,
+                    seen_seq=self._logged.get(event.id) or self._seen.get(event.id, 0),
+                ),
             )
-            self._add(sequence, record)
-            if not executed.replayed:
-                writes.append(Write(TABLE_OUTCOMES, _key(sequence), encode(record)))
-                writes.append(Write(TABLE_RECEIPTS, event.id, _key(sequence)))
-                self._retire(sequence - KEPT_MAX, writes)
-        self._outcome_stream.advance(sequence)
-        self._add_trades(executed)
+            for sequence, event in enumerate(outcomes, executed.first_outcome)
+        ]
 
-    def _add(self, sequence: int, record: OutcomeRecord) -> None:
-        self._records[record.id] = (sequence, record)
-        while len(self._records) > RECENT_MAX:
-            self._records.popitem(last=False)
-        self._outcomes.append(_outcome(sequence, record))
+    def on_reply(self, reply: Reply) -> None:
+        """Remember where a client's command stands in the own log, or that it never can happen."""
+        if reply.status == "expired":
+            self._remember_void(reply.id, 0)
+        elif reply.status == "seen" and reply.seq:
+            self._logged.pop(reply.id, None)
+            if reply.id not in self._by_id:
+                self._remember_seen(reply.id, reply.seq)
+
+    def _remember_seen(self, id_: CommandId, seq: int) -> None:
+        self._seen[id_] = seq
+        heapq.heappush(self._expiries, id_)
+        while len(self._seen) > SEEN_MAX:
+            self._seen.popitem(last=False)
+        if len(self._expiries) > 2 * len(self._seen) + EXPIRIES_SLACK:
+            self._expiries = sorted(CommandId(each) for each in self._seen)
+
+    def _remember_void(self, id_: CommandId, seq: int) -> None:
+        self._void[id_] = seq
+        while len(self._void) > VOID_MAX:
+            self._void.popitem(last=False)
+
+    def on_executed(self, executed: Executed) -> list[CommandId]:
+        """Show a block's events; return the commands seen here that expired unordered by it."""
+        outcomes = self._recorded.pop(executed.block.height, None)
+        if outcomes is None:
+            outcomes = [self._as_written(*each) for each in self._outcomes_of(executed, 0)]
+        for entry in outcomes:
+            self._add(entry)
+        self._outcome_stream.advance(executed.first_outcome - 1 + len(outcomes))
+        self._add_trades(executed)
+        return self._expire(executed.block.time_ms)
+
+    def _as_written(self, sequence: int, made: OutcomeRecord) -> tuple[int, OutcomeRecord]:
+        """Return a replayed outcome's record, whose clock and place are those of its first time."""
+        raw = self._store.get(TABLE_OUTCOMES, _key(sequence))
+        return sequence, decode(OutcomeRecord, raw) if raw is not None else made
+
+    def _expire(self, block_time_ms: int) -> list[CommandId]:
+        """No block after one of this time can order what expires by then."""
+        void: list[CommandId] = []
+        while self._expiries and expires_ms(self._expiries[0]) <= block_time_ms:
+            id_ = heapq.heappop(self._expiries)
+            seq = self._seen.pop(id_, None)
+            if seq is not None:
+                self._remember_void(id_, seq)
+                void.append(id_)
+        return void
+
+    def _add(self, entry: tuple[int, OutcomeRecord]) -> None:
+        id_ = entry[1].id
+        self._seen.pop(id_, None)
+        self._by_id[id_] = entry
+        self._recent.append(entry)
+        while len(self._recent) > RECENT_MAX:
+            _, oldest = self._recent.popleft()
+            self._by_id.pop(oldest.id, None)
 
     def _retire(self, sequence: int, writes: list[Write]) -> None:
         raw = self._store.get(TABLE_OUTCOMES, _key(sequence)) if sequence > 0 else None
@@ -179,12 +255,13 @@ class Journal:
 
     def outcomes(self, after: int, limit: int) -> Sequence[Outcome]:
         """Return up to `limit` outcomes with sequence > `after`. Errors: CursorLost."""
-        first = self._outcomes[0].sequence if self._outcomes else self._outcome_stream.last + 1
+        first = self._recent[0][0] if self._recent else self._outcome_stream.last + 1
         if after + 1 >= first:
             skip = after + 1 - first
-            return list(islice(self._outcomes, skip, skip + limit))
+            return [_outcome(*entry) for entry in islice(self._recent, skip, skip + limit)]
         found: list[Outcome] = []
-        for key, raw in self._store.scan(TABLE_OUTCOMES, _key(after + 1)):
+        end = _key(self._outcome_stream.last + 1)
+        for key, raw in self._store.scan(TABLE_OUTCOMES, _key(after + 1), end):
             sequence = int.from_bytes(key, "big")
             if not found and sequence != after + 1:
                 raise CursorLost(sequence)
@@ -211,15 +288,15 @@ class Journal:
 
     def receipt(self, id_: CommandId) -> Receipt | None:
         """Return how far the command came, as far as it was seen here or executed."""
-        known = self._records.get(id_)
+        known = self._by_id.get(id_)
         if known is None:
             key = self._store.get(TABLE_RECEIPTS, id_)
+            sequence = int.from_bytes(key, "big") if key is not None else 0
             raw = self._store.get(TABLE_OUTCOMES, key) if key is not None else None
-            if key is not None and raw is not None:
-                known = (int.from_bytes(key, "big"), decode(OutcomeRecord, raw))
+            if raw is not None and sequence <= self._outcome_stream.last:
+                known = (sequence, decode(OutcomeRecord, raw))
         if known is None:
-            seq = self._seen.get(id_)
-            return Receipt(id=id_, seen=SeenStage(log=self._me, seq=seq)) if seq else None
+            return self._unordered(id_)
         sequence, record = known
         seen = SeenStage(log=self._me, seq=record.seen_seq) if record.seen_seq else None
         return Receipt(
@@ -238,11 +315,19 @@ class Journal:
             settled=self._settlement(record.height),
         )
 
+    def _unordered(self, id_: CommandId) -> Receipt | None:
+        void = id_ in self._void
+        seq = self._void.get(id_) or self._seen.get(id_, 0)
+        if not void and not seq:
+            return None
+        seen = SeenStage(log=self._me, seq=seq) if seq else None
+        return Receipt(id=id_, seen=seen, void=void)
+
     def _settlement(self, height: int) -> SettledStage | None:
-        for checkpoint in self._settled:
-            if checkpoint.height >= height:
-                return SettledStage(checkpoint=checkpoint.number)
-        return None
+        place = bisect_left(self._settled, height, key=lambda checkpoint: checkpoint.height)
+        if place == len(self._settled):
+            return None
+        return SettledStage(checkpoint=self._settled[place].number)
 
 
 def _outcome(sequence: int, record: OutcomeRecord) -> Outcome:
@@ -279,3 +364,26 @@ def _details(event: CommandOutcome) -> dict[str, object]:
         "filled": event.filled,
         "remaining": event.remaining,
     }
+
+
+def pending_here(ctx: Context) -> dict[CommandId, int]:
+    """Return the commands in the own log that are not over, with the batch that each stands in."""
+    me, logs, fair = ctx.me, ctx.logs, ctx.sequencer.fair
+    found: dict[CommandId, int] = {}
+    path = logs.path(me, logs.bases[me], ctx.own.head)
+    for sealed in path if isinstance(path, list) else ():
+        for entry in sealed.batch.entries:
+            id_ = CommandId(entry)
+            if not fair.is_done(id_) and expires_ms(id_) > ctx.sequencer.time_ms:
+                found[id_] = sealed.batch.seq
+    wanted = {id_: None for id_ in fair.pending() if fair.holds(me, id_)}
+    newest = logs.bases[me].seq
+    for seq in range(newest, max(0, newest - OWN_BATCHES_READ_MAX), -1):
+        if not wanted:
+            break
+        digest = ctx.reader.get(TABLE_LOG, log_key(me, seq))
+        raw = ctx.reader.get(TABLE_BATCHES, batch_key(me, Head(seq, digest))) if digest else None
+        for entry in decode(LogBatch, raw).entries if raw is not None else ():
+            if wanted.pop(entry, 0) is None:
+                found[CommandId(entry)] = seq
+    return found

@@ -1,8 +1,9 @@
-"""Metrics that are read where they are counted, at each scrape: the core's and the transport's."""
+"""Metrics that are read where they are counted, at each scrape: core, transport, settlement."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -10,9 +11,24 @@ from prometheus_client.registry import Collector
 from ops.metric_family import LABELS_MAX, OTHER, PREFIX
 from p2p.link import PeerStats
 
+
+class ChainCounts(NamedTuple):
+    """What this node's submissions came to, and how the chain answered. Units: blocks."""
+
+    accepted: int = 0
+    already: int = 0
+    reverted: int = 0
+    failed: int = 0
+    errors: int = 0
+    height: int = 0
+
+
 CoreCounters = Callable[[], Mapping[str, int]]
 PeerCounters = Callable[[], Mapping[int, PeerStats]]
+ChainCounters = Callable[[], ChainCounts]
 
+SUBMISSIONS = ("accepted", "already", "reverted", "failed")
+"""Results of a submission: on chain by us, by another, refused by the contract, not sent."""
 EVIDENCE_KINDS = ("proposal", "vote", "commit_vote", "commit_vote_after_timeout", "log_fork")
 _EVIDENCE = "evidence_"
 
@@ -93,3 +109,26 @@ class PeerCollector(Collector):
             for peer, values in stats.items():
                 gauge.add_metric((str(peer),), getattr(values, field))
             yield gauge
+
+
+class ChainCollector(Collector):
+    """Shows what came of the way to the chain and from it."""
+
+    def __init__(self, source: ChainCounters) -> None:
+        self._source = source
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the submissions by result, the failures, and how far the chain is followed."""
+        counts = self._source()
+        submissions = CounterMetricFamily(
+            f"{PREFIX}_checkpoint_submissions",
+            "Own submissions that ended, by result.",
+            labels=("result",),
+        )
+        for result in SUBMISSIONS:
+            submissions.add_metric((result,), getattr(counts, result))
+        yield submissions
+        text = "Calls to the chain that failed."
+        yield CounterMetricFamily(f"{PREFIX}_settlement_chain_errors", text, value=counts.errors)
+        text = "Newest final block of the chain seen."
+        yield GaugeMetricFamily(f"{PREFIX}_settlement_chain_height", text, value=counts.height)

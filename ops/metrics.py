@@ -7,7 +7,7 @@ docs/metrics.md lists every metric for operators; a test compares the two.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from platform import python_version
 from typing import get_args
 
@@ -32,11 +32,26 @@ from ops.metric_family import (
     Bounded,
     Family,
 )
-from ops.metric_sources import CoreCollector, CoreCounters, PeerCollector, PeerCounters
+from ops.metric_sources import (
+    ChainCollector,
+    ChainCounters,
+    ChainCounts,
+    CoreCollector,
+    CoreCounters,
+    PeerCollector,
+    PeerCounters,
+)
 
 MESSAGE_TYPES = (*(str(type_.__struct_config__.tag) for type_ in get_args(Message)), "share")
-SUBMISSIONS = ("sent", "accepted", "already", "reverted", "failed")
-FETCHES = ("batches", "bodies", "blocks", "chain")
+FETCHES = {
+    "get_batches": "batches",
+    "get_bodies": "bodies",
+    "get_block": "blocks",
+    "get_chain": "chain",
+}
+"""The messages that ask for missing data, and what they ask for."""
+PROPOSALS_MAX = 256
+"""Proposals whose arrival is remembered until their block is committed; the oldest goes first."""
 
 
 class ConsensusMetrics:
@@ -49,7 +64,7 @@ class ConsensusMetrics:
         self._rounds = f.gauge("rounds", "Rounds that the newest block took.")
         self._validators = f.gauge("validators", "Replicas of the epoch.")
         self._validators.set(replicas)
-        self._missing = f.gauge("missing_validators", "Replicas without a vote in the newest QC.")
+        self._missing = f.gauge("missing_validators", "Replicas without a vote in recent QCs.")
         self._byzantine = f.gauge("byzantine_validators", "Replicas with stored evidence.")
         self._interval = f.histogram(
             "block_interval_seconds", "Local time between two commits.", LATENCY
@@ -62,43 +77,42 @@ class ConsensusMetrics:
         self._clock = f.gauge("block_time_lag_seconds", "Own clock minus the newest block's time.")
         self._syncing = f.gauge("block_syncing", "1 while this replica catches up.")
         self._committed_at: float | None = None
+        self._proposed_at: dict[int, float] = {}
 
-    def block_committed(
-        self,
-        now_s: float,
-        *,
-        height: int,
-        rounds: int,
-        missing: int,
-        ordered: int,
-        ordered_total: int,
-        block_time_lag_s: float,
-        commit_s: float | None,
-    ) -> None:
-        """A block was committed. `commit_s` is None when its proposal was not seen live."""
+    def proposed(self, now_s: float, round_: int) -> None:
+        """The proposal of a round arrived, or was made here."""
+        if len(self._proposed_at) >= PROPOSALS_MAX:
+            del self._proposed_at[next(iter(self._proposed_at))]
+        self._proposed_at.setdefault(round_, now_s)
+
+    def block_committed(self, now_s: float, round_: int, ordered: int) -> None:
+        """The block of a round was committed, and ordered so many commands.
+
+        Units: seconds of one monotonic clock, as in `proposed`.
+        """
         if self._committed_at is not None:
             self._interval.observe(now_s - self._committed_at)
         self._committed_at = now_s
-        self._height.set(height)
-        self._rounds.set(rounds)
-        self._missing.set(missing)
         self._num_txs.set(ordered)
+        proposed_at = self._proposed_at.pop(round_, None)
+        if proposed_at is not None:
+            self._commit.observe(now_s - proposed_at)
+
+    def chain(
+        self, height: int, round_: int, rounds: int, ordered_total: int, block_time_lag_s: float
+    ) -> None:
+        """Where the committed chain stands; `rounds` is what its newest block took."""
+        self._height.set(height)
+        self._round.set(round_)
+        self._rounds.set(rounds)
         self._total_txs.set(ordered_total)
         self._clock.set(block_time_lag_s)
-        if commit_s is not None:
-            self._commit.observe(commit_s)
 
-    def round_entered(self, round_: int) -> None:
-        """This replica entered a round."""
-        self._round.set(round_)
-
-    def syncing(self, on: bool) -> None:
-        """This replica began, or ended, catching up."""
-        self._syncing.set(on)
-
-    def byzantine(self, replicas: int) -> None:
-        """So many replicas have evidence against them."""
-        self._byzantine.set(replicas)
+    def replicas(self, missing: int, byzantine: int, syncing: bool) -> None:
+        """How many replicas do not vote, how many have evidence against them; whether we lag."""
+        self._missing.set(missing)
+        self._byzantine.set(byzantine)
+        self._syncing.set(syncing)
 
 
 class OrderMetrics:
@@ -123,26 +137,25 @@ class OrderMetrics:
             FAST,
         )
         fetches = log.counter("fetches", "Requests sent for missing data, by kind.", ("kind",))
-        self._fetches = {kind: fetches.labels(kind) for kind in (*FETCHES, OTHER)}
+        self._fetches = {tag: fetches.labels(kind) for tag, kind in FETCHES.items()}
         self._size = mempool.gauge("size", "Ids logged somewhere and not yet ordered.")
         self._size_bytes = mempool.gauge("size_bytes", "Bytes of the bodies held for them.")
         self._wait = order.histogram(
             "wait_seconds", "From own persisted batch to the emitting block's commit.", LATENCY
         )
         self._batch_size = order.histogram("batch_size", "Commands in a fair-order batch.", SIZES)
-        self._deadlines = order.counter("deadlines", "Batches emitted by the deadline rule.")
-        self._void = order.counter("void", "Ids that expired unordered.")
+        self._void = order.counter("void", "Commands taken here that expired unordered.")
         self._censored = order.gauge(
             "censorship_alarms", "Ids in f+1 committed logs, pending for longer than the alarm."
         )
 
-    def batch_signed(self, entries: int, window_used: int) -> None:
-        """An own batch was signed and persisted."""
+    def batch_signed(self, entries: int) -> None:
+        """An own batch was signed."""
         self._entries.observe(entries)
-        self._open.set(window_used)
 
-    def log_heads(self, held: Sequence[int], committed: Sequence[int]) -> None:
-        """How far each log is held, and committed."""
+    def log_heads(self, held: Sequence[int], committed: Sequence[int], window_used: int) -> None:
+        """How far each log is held, and committed; own batches beyond that."""
+        self._open.set(window_used)
         for gauges, values in ((self._held, held), (self._committed, committed)):
             for gauge, value in zip(gauges, values, strict=True):
                 gauge.set(value)
@@ -151,9 +164,11 @@ class OrderMetrics:
         """A command of a client stands in a persisted own batch."""
         self._seen_wait.observe(wait_s)
 
-    def fetch_sent(self, kind: str) -> None:
-        """Missing data was asked for."""
-        self._fetches.get(kind, self._fetches[OTHER]).inc()
+    def sent(self, message_type: str) -> None:
+        """A message was given to the transport; those that ask for data are counted."""
+        fetches = self._fetches.get(message_type)
+        if fetches is not None:
+            fetches.inc()
 
     def pending(self, ids: int, body_bytes: int, censored: int) -> None:
         """What waits for its order now."""
@@ -161,12 +176,14 @@ class OrderMetrics:
         self._size_bytes.set(body_bytes)
         self._censored.set(censored)
 
-    def emitted(self, batch_sizes: Iterable[int], deadlines: int, void: int) -> None:
-        """A block's commit emitted these batches, and voided so many ids."""
+    def emitted(self, batch_sizes: Iterable[int]) -> None:
+        """A block's commit emitted these batches."""
         for size in batch_sizes:
             self._batch_size.observe(size)
-        self._deadlines.inc(deadlines)
-        self._void.inc(void)
+
+    def void(self, commands: int) -> None:
+        """So many commands of own clients expired before they were ordered."""
+        self._void.inc(commands)
 
     def ordered(self, wait_s: float) -> None:
         """A command of an own client was emitted."""
@@ -178,7 +195,6 @@ class PeerMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         f = Family(registry, "p2p")
-        self._strangers = f.counter("strangers", "Connections of peers that are no replica.")
         self._blames = f.counter("blames", "Rules broken by a peer, by kind.", ("peer", "kind"))
         self._blamed: dict[tuple[int, str], Counter] = {}
         received = f.counter("message_receive_bytes", "Bytes received, by type.", ("message_type",))
@@ -194,10 +210,6 @@ class PeerMetrics:
     def sent(self, message_type: str, size: int) -> None:
         """A message was given to the transport: `size` in all copies."""
         self._sent.get(message_type, self._sent[OTHER]).inc(size)
-
-    def stranger(self) -> None:
-        """Somebody who is no replica was turned away."""
-        self._strangers.inc()
 
     def blamed(self, peer: int, kind: str) -> None:
         """A peer broke the rule `kind`: words of ours, never the peer's text."""
@@ -222,18 +234,23 @@ class ExecutionMetrics:
             f.counter("rejects", "Commands refused by the engine, by reason.", ("reason",))
         )
         self._trades = f.counter("trades", "Trades.")
-        self._block = f.histogram("block_seconds", "Time to execute one block.", FAST)
-        self._digest = f.histogram("digest_seconds", "Time to take one state digest.", FAST)
+        self._block = f.histogram(
+            "block_seconds", "Time of a step of the core that executed blocks, per block.", FAST
+        )
         self._latency = f.histogram(
             "latency_seconds", "From the door of this node to the outcome here.", LATENCY
         )
 
-    def block_executed(self, height: int, seconds: float, trades: int) -> None:
+    def block_executed(self, height: int, trades: int) -> None:
         """A block was executed."""
         self._height.set(height)
-        self._block.observe(seconds)
         if trades:
             self._trades.inc(trades)
+
+    def blocks_took(self, seconds: float, blocks: int) -> None:
+        """A step of the core executed so many blocks."""
+        for _ in range(blocks):
+            self._block.observe(seconds / blocks)
 
     def command_executed(self, status: str, reason: str) -> None:
         """A command got its outcome; `reason` is empty unless it was refused."""
@@ -245,75 +262,47 @@ class ExecutionMetrics:
         """A command that came in at this node's door got its outcome."""
         self._latency.observe(latency_s)
 
-    def digest_taken(self, seconds: float) -> None:
-        """A state digest was taken."""
-        self._digest.observe(seconds)
-
 
 class CheckpointMetrics:
-    """Checkpoints, and what the chain says."""
+    """Checkpoints, and the inbox."""
 
     def __init__(self, registry: CollectorRegistry, replicas: int) -> None:
         f = Family(registry, "checkpoint")
         settlement = Family(registry, "settlement")
         self._formed = f.gauge("formed", "Number of the newest checkpoint formed here.")
-        self._formed_total = f.counter("formations", "Checkpoints formed here.")
-        self._signed = f.gauge("signed", "Number of the newest with a group signature.")
+        self._signed = f.gauge("signed", "Number of the newest whose signature was combined here.")
         self._accepted = f.gauge("accepted", "Number of the newest accepted on chain.")
         self._lag = f.gauge("lag_seconds", "Newest block's time minus the accepted one's.")
         shares = f.counter("shares", "Shares received, by peer.", ("peer",))
-        bad = f.counter("bad_shares", "Shares that did not verify, by peer.", ("peer",))
         self._shares = [shares.labels(str(i)) for i in range(replicas)]
-        self._bad = [bad.labels(str(i)) for i in range(replicas)]
-        submissions = f.counter("submissions", "Own transactions, by result.", ("result",))
-        self._submissions = {name: submissions.labels(name) for name in (*SUBMISSIONS, OTHER)}
         self._settled = f.histogram(
             "settled_seconds", "From a block's commit to its checkpoint's acceptance.", SLOW
         )
         self._inbox_seen = settlement.gauge("inbox_seen", "Inbox messages seen final.")
         self._inbox_anchored = settlement.gauge("inbox_anchored", "Inbox messages consumed.")
-        self._chain_errors = settlement.counter("chain_errors", "Failed calls to the chain.")
-        self._chain_height = settlement.gauge("chain_height", "Newest block of the chain seen.")
 
-    def formed(self, number: int) -> None:
-        """A checkpoint was formed."""
-        self._formed.set(number)
-        self._formed_total.inc()
-
-    def share(self, peer: int, valid: bool) -> None:
+    def share(self, peer: int) -> None:
         """A share came in."""
-        (self._shares if valid else self._bad)[peer].inc()
+        self._shares[peer].inc()
 
     def signed(self, number: int) -> None:
-        """A group signature was combined."""
+        """A group signature was combined and goes to the chain."""
         self._signed.set(number)
 
-    def submitted(self, result: str) -> None:
-        """An own submission ended: one of `SUBMISSIONS`."""
-        self._submissions.get(result, self._submissions[OTHER]).inc()
+    def settled(self, seconds: float) -> None:
+        """A checkpoint was accepted so long after its block's commit here."""
+        self._settled.observe(seconds)
 
-    def accepted(self, number: int, settled_s: float | None) -> None:
-        """A checkpoint was accepted; `settled_s` is None when its commit was not seen live."""
-        self._accepted.set(number)
-        if settled_s is not None:
-            self._settled.observe(settled_s)
-
-    def lag(self, seconds: float) -> None:
-        """How far the chain is behind the newest block."""
-        self._lag.set(seconds)
+    def numbers(self, formed: int, accepted: int, lag_s: float) -> None:
+        """The newest formed and accepted checkpoint, and how far the chain is behind."""
+        self._formed.set(formed)
+        self._accepted.set(accepted)
+        self._lag.set(lag_s)
 
     def inbox(self, seen: int, anchored: int) -> None:
         """How far the inbox is seen, and consumed."""
         self._inbox_seen.set(seen)
         self._inbox_anchored.set(anchored)
-
-    def chain_seen(self, height: int) -> None:
-        """The chain's newest block."""
-        self._chain_height.set(height)
-
-    def chain_error(self) -> None:
-        """A call to the chain failed."""
-        self._chain_errors.inc()
 
 
 class NodeMetrics:
@@ -322,8 +311,8 @@ class NodeMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         store = Family(registry, "store")
         node = Family(registry, "node")
-        self._sync = store.histogram("sync_seconds", "Time of one synced write.", FAST)
-        self._write = store.histogram("write_seconds", "Time of one write without sync.", FAST)
+        self._sync = store.histogram("sync_seconds", "Time of one sync to disk.", FAST)
+        self._write = store.histogram("write_seconds", "Time of one write, not synced.", FAST)
         self._bytes = store.counter("written_bytes", "Bytes written.")
         self._step = node.histogram("step_seconds", "Time of one step of the core.", FAST)
         self._queue = node.gauge("inputs_waiting", "Inputs that wait for the core.")
@@ -331,15 +320,22 @@ class NodeMetrics:
             "verify_seconds", "Time of one batch of signature checks.", FAST
         )
 
-    def written(self, size: int, seconds: float, sync: bool) -> None:
-        """The store wrote one batch."""
+    def written(self, size: int, seconds: float) -> None:
+        """The store wrote one batch of records."""
         self._bytes.inc(size)
-        (self._sync if sync else self._write).observe(seconds)
+        self._write.observe(seconds)
 
-    def stepped(self, seconds: float, waiting: int) -> None:
-        """The core took one input, and so many wait."""
+    def synced(self, seconds: float) -> None:
+        """All that was written is durable."""
+        self._sync.observe(seconds)
+
+    def stepped(self, seconds: float) -> None:
+        """The core took one input."""
         self._step.observe(seconds)
-        self._queue.set(waiting)
+
+    def waiting(self, inputs: int) -> None:
+        """So many inputs and frames wait for the core."""
+        self._queue.set(inputs)
 
     def verified(self, seconds: float) -> None:
         """A batch of signatures was checked."""
@@ -358,14 +354,19 @@ class Metrics:
         process: bool = True,
         core: CoreCounters = dict,
         transport: PeerCounters = dict,
+        chain: ChainCounters = ChainCounts,
+        measure: Callable[[], None] | None = None,
     ) -> None:
-        """`core` and `transport` are read at each scrape: `Context.counters`, `Transport.stats`.
+        """`core`, `transport` and `chain` are read at each scrape: `Context.counters`, ...
 
-        `process` adds the standard `process_*` metrics of this process.
+        `measure` is called before each, to set what nobody pushes. `process` adds the standard
+        `process_*` metrics of this process.
         """
+        self._measure = measure
         self.registry = CollectorRegistry()
         self.registry.register(CoreCollector(core))
         self.registry.register(PeerCollector(transport))
+        self.registry.register(ChainCollector(chain))
         self.consensus = ConsensusMetrics(self.registry, replicas)
         self.order = OrderMetrics(self.registry, replicas)
         self.peers = PeerMetrics(self.registry)
@@ -380,4 +381,6 @@ class Metrics:
 
     def text(self) -> bytes:
         """Return the exposition. Shape: Prometheus text format 0.0.4."""
+        if self._measure is not None:
+            self._measure()
         return generate_latest(self.registry)

@@ -19,23 +19,25 @@ from consensus.blocktree import genesis_block
 from consensus.committee import Member
 from consensus.crypto import Ed25519Signer
 from consensus.digest import domain_separator
-from consensus.effects import L1Observed, Write
+from consensus.effects import L1Observed, Reply, Write
 from matcher.genesis import MarketGenesis
 from ops.admission import SigningDomain, signing_domain, verify_body
 from ops.clock import Clock
 from ops.config import Genesis, NodeConfig, load_config, load_genesis, parse_endpoint
 from ops.driver import Driver
 from ops.gateway.app import serve
-from ops.journal import Journal
+from ops.gateway.limits import Limits
+from ops.journal import Journal, pending_here
 from ops.keys import KeyLock, NodeKeys, read_keys, read_passphrase
+from ops.metric_sources import ChainCounts
 from ops.metrics import Metrics
 from ops.nodeport import NodeView
-from ops.observe import observe_executed
+from ops.observe import Observer
 from ops.prices import poll_prices
 from ops.replica import ExchangeReplica, Executed, ReplicaConfig
 from ops.store import Store
 from p2p.transport import Transport
-from settlement.checkpoint import Accepted
+from settlement.checkpoint import Accepted, SubmitCheckpoint
 from settlement.ethereum import Addresses, open_client
 from settlement.shares import BlsGroup, BlsShareSigner
 from settlement.submitter import Submitter
@@ -44,7 +46,9 @@ from settlement.watcher import ChainEvent, CheckpointAccepted, InboxAdvance, Wat
 log = logging.getLogger("fairlane.node")
 
 OFFER_AGAIN_S = 0.1
-METRICS_INTERVAL_S = 1.0
+LIMITS = Limits(graceful_seconds=3.0)
+STOP_S = 5.0
+"""After so long a stop waits for nobody; the door has given up on its clients before that."""
 
 
 class NodeError(Exception):
@@ -66,22 +70,31 @@ class Node:
         self._store = Store.open(Path(config.data_dir), network)
         replica = self._replica(network, keys)
         self._journal = Journal(self._store, config.index)
+        self._journal.resume(
+            outcomes=replica.exchange.outcomes,
+            trades=replica.engine.state.next_trade - 1,
+            seen=pending_here(replica.consensus.ctx),
+        )
         self.metrics = Metrics(
             replica=config.index,
             replicas=genesis.n,
             version=version("fairlane"),
             core=lambda: replica.consensus.ctx.counters,
             transport=lambda: self.transport.stats(),
+            chain=self._chain_counts,
+            measure=self._measure,
         )
+        self._observer = Observer(self.metrics, replica, self._store)
         self.driver = Driver(
             replica,
             _admission(genesis, self._domain),
             self._store,
             self._clock,
             self.metrics,
+            on_record=self._on_record,
             on_executed=self._on_executed,
             on_reply=lambda reply: self.view.on_reply(reply),
-            on_submit=lambda effect: self._submitter.offer(effect),
+            on_submit=self._on_submit,
         )
         peers = [(m.network_key, *parse_endpoint(m.endpoint)) for m in genesis.members]
         self.transport = Transport(
@@ -102,9 +115,12 @@ class Node:
             self._journal,
             self._clock,
             self.metrics,
+            self._observer.own,
             self.transport,
         )
-        self._submitter: Submitter
+        self._submitter: Submitter | None = None
+        self._watcher: Watcher | None = None
+        self._accepted_unformed: CheckpointAccepted | None = None
 
     def _replica(self, network: bytes, keys: NodeKeys) -> ExchangeReplica:
         genesis = self._genesis
@@ -136,55 +152,108 @@ class Node:
             self._store,
         )
 
-    def _on_executed(self, executed: Executed, writes: list[Write]) -> None:
-        now_ms = self._clock.now_ms()
-        self._journal.on_executed(executed, now_ms, writes)
+    def _on_record(self, event: Executed | Reply, writes: list[Write]) -> None:
+        self._journal.record(event, self._clock.now_ms(), writes)
+
+    def _on_executed(self, executed: Executed) -> None:
+        void = self._journal.on_executed(executed)
+        for id_ in void:
+            self._observer.own.forget(id_)
+        if void:
+            self.metrics.order.void(len(void))
         if not executed.replayed:
-            observe_executed(self.metrics, executed, now_ms)
+            self._observer.executed(executed)
+        if self._accepted_unformed is not None:
+            self._on_accepted(self._accepted_unformed)
+
+    def _on_submit(self, effect: SubmitCheckpoint) -> None:
+        if self._submitter is not None:
+            self._submitter.offer(effect)
+
+    def _measure(self) -> None:
+        """Set the gauges that nobody pushes; called before each scrape."""
+        self._observer.measure(self._clock.now_ms())
+        self.metrics.node.waiting(self.driver.waiting)
+        seen = self._watcher.cursor.count if self._watcher is not None else 0
+        anchored = self.driver.replica.consensus.ctx.sequencer.inbox_count
+        self.metrics.checkpoints.inbox(seen, anchored)
+
+    def _chain_counts(self) -> ChainCounts:
+        submitter, watcher = self._submitter, self._watcher
+        if submitter is None or watcher is None:
+            return ChainCounts()
+        return ChainCounts(
+            accepted=submitter.submitted,
+            already=submitter.already,
+            reverted=submitter.refused,
+            failed=submitter.failures,
+            errors=submitter.failures + watcher.failures,
+            height=max(watcher.final_block, 0),
+        )
 
     async def run(self, shutdown: trio.Event, started: Callable[[int], None]) -> None:
-        """Run until `shutdown`; `started` is told the door's port.
+        """Run until `shutdown`, then let what the door has taken end; `started` gets its port.
 
         Errors: Halted, HostError, OSError for a taken port, StoreError, WrongChain.
         """
-        host, port = parse_endpoint(self._config.gateway_listen)
         try:
             async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
-                client = await stack.enter_async_context(
-                    open_client(
-                        self._config.rpc_url,
-                        self._genesis.chain_id,
-                        _addresses(self._genesis),
-                        self._keys.operator_secret,
-                    )
-                )
-                self._submitter = Submitter(client)
-                watcher = Watcher(client, self._config.finality)
-                await nursery.start(self.transport.run)
-                nursery.start_soon(self.driver.run)
-                nursery.start_soon(self._submitter.run)
-                nursery.start_soon(watcher.run, self._on_chain)
-                if self._config.price_url:
-                    nursery.start_soon(poll_prices, self._config.price_url, self.driver.offer)
-                nursery.start_soon(self._measure)
-                bound = await nursery.start(
-                    partial(
-                        serve,
-                        self.view,
-                        self._domain,
-                        self._market,
-                        host,
-                        port,
-                        shutdown,
-                        metrics=self.metrics.gateway,
-                    )
-                )
-                started(bound)
-                await shutdown.wait()
+                nursery.start_soon(_end_after, shutdown, nursery.cancel_scope)
+                await self._start(stack, nursery)
+                await self._serve(shutdown, started)
+                # The door is shut and everybody answered: what goes on now is durable or lost
+                # in any order, as after a crash.
                 nursery.cancel_scope.cancel()
         finally:
-            self._store.close()
-            self._lock.release()
+            self._close()
+
+    async def _start(self, stack: AsyncExitStack, nursery: trio.Nursery) -> None:
+        """Bring up all but the door."""
+        client = await stack.enter_async_context(
+            open_client(
+                self._config.rpc_url,
+                self._genesis.chain_id,
+                _addresses(self._genesis),
+                self._keys.operator_secret,
+            )
+        )
+        self._submitter = Submitter(client)
+        self._watcher = Watcher(client, self._config.finality)
+        await nursery.start(self.transport.run)
+        nursery.start_soon(self.driver.run)
+        nursery.start_soon(self._submitter.run)
+        nursery.start_soon(self._watcher.run, self._on_chain)
+        if self._config.price_url:
+            nursery.start_soon(poll_prices, self._config.price_url, self.driver.offer)
+
+    async def _serve(self, shutdown: trio.Event, started: Callable[[int], None]) -> None:
+        """Keep the door open until `shutdown`, and return once it has shut."""
+        host, port = parse_endpoint(self._config.gateway_listen)
+        async with trio.open_nursery() as door:
+            bound = await door.start(
+                partial(
+                    serve,
+                    self.view,
+                    self._domain,
+                    self._market,
+                    host,
+                    port,
+                    shutdown,
+                    metrics=self.metrics.gateway,
+                    limits=LIMITS,
+                )
+            )
+            started(bound)
+
+    def _close(self) -> None:
+        """Put the last records on disk and give up what only one process may hold."""
+        try:
+            self._store.sync()
+        finally:
+            try:
+                self._store.close()
+            finally:
+                self._lock.release()
 
     async def _on_chain(self, event: ChainEvent) -> None:
         """Give what became final on chain to the core, and wait until it has taken it."""
@@ -196,16 +265,21 @@ class Node:
                     await trio.sleep(OFFER_AGAIN_S)
             case CheckpointAccepted(number, digest):
                 self.driver.insist(Accepted(number, digest))
-                formed = self.driver.replica.formed.get(number)
-                if formed is not None and formed.digest == digest:
-                    self._journal.on_accepted(formed)
-                self.metrics.checkpoints.accepted(number, None)
+                self._on_accepted(event)
 
-    async def _measure(self) -> None:
-        """Refresh the gauges that nobody pushes."""
-        while True:
-            self.driver.measure()
-            await trio.sleep(METRICS_INTERVAL_S)
+    def _on_accepted(self, event: CheckpointAccepted) -> None:
+        """Take note of an accepted checkpoint as soon as we have formed it too."""
+        formed = self.driver.replica.formed.get(event.number)
+        self._accepted_unformed = event if formed is None else None
+        if formed is not None and formed.digest == event.digest:
+            self._journal.on_accepted(formed)
+            self._observer.accepted(formed.height)
+
+
+async def _end_after(shutdown: trio.Event, scope: trio.CancelScope) -> None:
+    """Bound the stop, whatever hangs."""
+    await shutdown.wait()
+    scope.deadline = trio.current_time() + STOP_S
 
 
 def _own_member(config: NodeConfig, genesis: Genesis, keys: NodeKeys) -> Member:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import trio
@@ -27,6 +28,7 @@ from ops.gateway.port import (
 )
 from ops.journal import Journal
 from ops.metrics import Metrics
+from ops.observe import OwnCommands
 from p2p.transport import Transport
 
 BUSY_RETRY_MS = 500
@@ -54,6 +56,7 @@ class NodeView:
         journal: Journal,
         clock: Clock,
         metrics: Metrics,
+        own: OwnCommands,
         transport: Transport,
     ) -> None:
         self._version = version
@@ -63,6 +66,7 @@ class NodeView:
         self._journal = journal
         self._clock = clock
         self._metrics = metrics
+        self._own = own
         self._transport = transport
         self._waiting: dict[CommandId, list[_Waiter]] = {}
         self._proofs = views.WithdrawalProofs(driver.replica.engine)
@@ -73,6 +77,7 @@ class NodeView:
     def on_reply(self, reply: Reply) -> None:
         """Give the core's answer to whoever submitted the command."""
         self._journal.on_reply(reply)
+        self._own.answered(reply, time.perf_counter())
         result = SubmitResult(
             id=reply.id,
             status=_STATUS[reply.status],
@@ -84,13 +89,14 @@ class NodeView:
             waiter.answered.set()
 
     async def submit(self, commands: Sequence[AdmittedCommand]) -> list[SubmitResult]:
-        started = trio.current_time()
+        started = time.perf_counter()
         waiters: list[_Waiter] = []
         for command in commands:
             waiter = _Waiter(command.id)
             waiters.append(waiter)
             if self._driver.offer(Submitted(command.id, command.body)):
                 self._waiting.setdefault(command.id, []).append(waiter)
+                self._own.submitted(command.id, started)
             else:
                 waiter.answered.set()
         try:
@@ -99,7 +105,6 @@ class NodeView:
         finally:
             for waiter in waiters:
                 self._forget(waiter)
-        self._metrics.order.seen(trio.current_time() - started)
         return [waiter.result for waiter in waiters]
 
     def _forget(self, waiter: _Waiter) -> None:

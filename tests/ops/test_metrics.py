@@ -13,8 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import ops.metrics
 from ops.metric_family import LABELS_MAX
-from ops.metric_sources import CORE, EVIDENCE_KINDS, PEER_COUNTERS, PEER_GAUGES
-from ops.metrics import Metrics
+from ops.metric_sources import CORE, EVIDENCE_KINDS, PEER_COUNTERS, PEER_GAUGES, ChainCounts
+from ops.metrics import PROPOSALS_MAX, Metrics
 from p2p.link import PeerStats
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -22,15 +22,17 @@ ROW = re.compile(r"^\| `(\w+)` \| (\w+) \| ([\w, ]*?) *\| (.+) \|$", re.MULTILIN
 
 
 class Sources:
-    """What the core and the transport have counted."""
+    """What the core, the transport and the way to the chain have counted."""
 
     def __init__(self) -> None:
         self.core: dict[str, int] = {}
+        self.chain = ChainCounts()
         self.peers = {peer: PeerStats() for peer in range(1, 5)}
 
     def count(self) -> None:
         for name in (*CORE, *(f"evidence_{kind}" for kind in EVIDENCE_KINDS), "blocks_committed"):
             self.core[name] = self.core.get(name, 0) + 1
+        self.chain = ChainCounts(*(value + 1 for value in self.chain))
         for peer in self.peers.values():
             for field in dataclasses.fields(peer):
                 setattr(peer, field.name, getattr(peer, field.name) + 1)
@@ -48,6 +50,7 @@ def fresh(process: bool = False, sources: Sources = SOURCES) -> Metrics:
         process=process,
         core=lambda: sources.core,
         transport=lambda: sources.peers,
+        chain=lambda: sources.chain,
     )
 
 
@@ -60,6 +63,7 @@ def groups(metrics: Metrics) -> Iterator[Any]:
 def exercise(metrics: Metrics) -> None:
     """Call every method of the facade once, with a plain argument for each parameter."""
     plain = {"bool": True, "int": 1, "float": 0.5, "float | None": 0.5, "str": "x"}
+    metrics.order.sent("get_bodies")
     for group in groups(metrics):
         for name, method in inspect.getmembers(group, inspect.ismethod):
             if name.startswith("_"):
@@ -131,8 +135,6 @@ def test_every_metric_moves_when_the_facade_is_told() -> None:
     assert still == {
         "fairlane_consensus_validators",  # Set once.
         "fairlane_build_info",
-        "fairlane_checkpoint_bad_shares_total",  # `exercise` sends good shares only.
-        "fairlane_store_write_seconds",  # And synced writes only.
     }
 
 
@@ -156,24 +158,36 @@ def test_open_labels_are_bounded() -> None:
 
 def test_intervals_are_of_consecutive_commits() -> None:
     metrics = fresh()
-    for at, height in ((10.0, 1), (10.06, 2), (10.10, 3)):
-        metrics.consensus.block_committed(
-            at,
-            height=height,
-            rounds=1,
-            missing=0,
-            ordered=2,
-            ordered_total=2 * height,
-            block_time_lag_s=0.01,
-            commit_s=None,
-        )
+    for at, round_ in ((10.0, 1), (10.06, 2), (10.10, 5)):
+        metrics.consensus.block_committed(at, round_, ordered=2)
     read = metrics.registry.get_sample_value
-    assert read("fairlane_consensus_height") == 3
-    assert read("fairlane_consensus_total_txs") == 6
+    assert read("fairlane_consensus_num_txs") == 2
     assert read("fairlane_consensus_block_interval_seconds_count") == 2
     total = read("fairlane_consensus_block_interval_seconds_sum")
     assert total is not None and abs(total - 0.10) < 1e-9
     assert read("fairlane_consensus_commit_seconds_count") == 0
+
+
+def test_commit_time_runs_from_the_first_arrival_of_the_rounds_proposal() -> None:
+    metrics = fresh()
+    for at, round_ in ((1.0, 1), (1.2, 2), (1.3, 2)):
+        metrics.consensus.proposed(at, round_)
+    metrics.consensus.block_committed(1.5, 2, ordered=0)
+    metrics.consensus.block_committed(1.6, 3, ordered=0)
+    read = metrics.registry.get_sample_value
+    assert read("fairlane_consensus_commit_seconds_count") == 1
+    total = read("fairlane_consensus_commit_seconds_sum")
+    assert total is not None and abs(total - 0.3) < 1e-9
+
+
+def test_proposals_of_rounds_that_failed_are_forgotten() -> None:
+    metrics = fresh()
+    for round_ in range(10 * PROPOSALS_MAX):
+        metrics.consensus.proposed(round_, round_)
+    for round_ in range(10 * PROPOSALS_MAX):
+        metrics.consensus.block_committed(10_000.0, round_, ordered=0)
+    read = metrics.registry.get_sample_value
+    assert read("fairlane_consensus_commit_seconds_count") == PROPOSALS_MAX
 
 
 def test_the_core_and_the_transport_are_read_at_each_scrape() -> None:
@@ -197,8 +211,10 @@ def test_every_counter_of_the_transport_is_shown() -> None:
 
 def test_two_nodes_in_one_process_do_not_share_metrics() -> None:
     one, two = fresh(), fresh()
-    one.peers.stranger()
-    assert two.registry.get_sample_value("fairlane_p2p_strangers_total") == 0
+    one.peers.received("vote", 5)
+    name, labels = "fairlane_p2p_message_receive_bytes_total", {"message_type": "vote"}
+    assert one.registry.get_sample_value(name, labels) == 5
+    assert two.registry.get_sample_value(name, labels) == 0
 
 
 def test_the_process_is_measured() -> None:
