@@ -53,12 +53,13 @@ class Genesis(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What all replicas of a network start from.
 
     Units: milliseconds where the name says so. Shape: `members` in replica order; `group_key` 96
-    bytes of BLS in G2; `inbox_hash` 32 bytes.
+    bytes of BLS in G2; `inbox_hash` 32 bytes. The contracts are not on chain before `start_block`.
     """
 
     version: int = 1
     chain_id: int
     contracts: Contracts
+    start_block: int = 0
     epoch: int = 1
     members: tuple[Member, ...]
     group_key: bytes
@@ -130,6 +131,7 @@ def check_genesis(genesis: Genesis) -> None:
     """Refuse a genesis that no network could run on. Errors: ValueError, naming the field."""
     demand(genesis.version == 1, "version: this program reads version 1")
     demand(0 < genesis.chain_id < 1 << 63, "chain_id: not in 1..2**63-1")
+    demand(0 <= genesis.start_block < 1 << 48, "start_block: not in 0..2**48-1")
     demand(0 < genesis.epoch < 1 << 32, "epoch: not in 1..2**32-1")
     demand(0 <= genesis.time_ms < 1 << 48, "time_ms: not in 0..2**48-1")
     in_range(genesis.checkpoint_interval_ms, 1, 86_400_000, "checkpoint_interval_ms")
@@ -206,6 +208,7 @@ def _to_json(genesis: Genesis) -> dict[str, Any]:
         "contracts": {
             name: "0x" + getattr(contracts, name).hex() for name in Contracts.__struct_fields__
         },
+        "start_block": genesis.start_block,
         "epoch": genesis.epoch,
         "members": [
             {
@@ -246,6 +249,7 @@ class _GenesisJson(Struct, frozen=True, forbid_unknown_fields=True):
     version: int
     chain_id: int
     contracts: _ContractsJson
+    start_block: int
     epoch: int
     members: tuple[_MemberJson, ...]
     group_key: str
@@ -269,6 +273,7 @@ def _from_json(document: dict[str, Any]) -> Genesis:
         version=plain.version,
         chain_id=plain.chain_id,
         contracts=Contracts(**contracts),
+        start_block=plain.start_block,
         epoch=plain.epoch,
         members=members,
         group_key=from_hex(plain.group_key, "group_key"),

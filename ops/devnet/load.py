@@ -14,7 +14,7 @@ from ops.devnet.traders import Trader
 from ops.flow.event import FlowEvent
 from ops.gateway.wire import hexed
 
-TICK_S = 0.02
+TICK_S = 0.04
 EXPIRIES = 1_000
 """Expiries differ by a millisecond each: two equal actions are two commands, not one resent."""
 BURST_MAX = 500

@@ -17,7 +17,7 @@ from matcher.genesis import MarketGenesis
 from ops.config import Contracts, Genesis, NodeConfig, save_config, save_genesis
 from ops.keys import NodeKeys, generate_keys, write_keys
 from settlement.dealer import Dealing, deal
-from settlement.ethereum import Addresses
+from settlement.deploy import Deployed
 
 HOST = "127.0.0.1"
 CHECKPOINT_INTERVAL_MS = 2_000
@@ -79,8 +79,9 @@ def make_plan(home: Path, n: int) -> Plan:
     return Plan(nodes, dealing, ports[-1])
 
 
-def make_genesis(plan: Plan, chain_id: int, addresses: Addresses, market: MarketGenesis) -> Genesis:
+def make_genesis(plan: Plan, chain_id: int, deployed: Deployed, market: MarketGenesis) -> Genesis:
     """Return the genesis of the planned network on these contracts, beginning now."""
+    addresses = deployed.addresses
     members = []
     for node in plan.nodes:
         public = node.keys.public()
@@ -102,6 +103,7 @@ def make_genesis(plan: Plan, chain_id: int, addresses: Addresses, market: Market
             inbox=addresses.inbox,
             checkpoints=addresses.checkpoints,
         ),
+        start_block=deployed.block,
         members=tuple(members),
         group_key=plan.dealing.group_key,
         parameters=PARAMETERS,

@@ -16,6 +16,7 @@ import trio
 STOP_S = 8.0
 START_S = 60.0
 LINE_BYTES_MAX = 64 << 10
+LAST_LINES = 12
 PR_SET_PDEATHSIG = 1
 
 
@@ -54,7 +55,12 @@ class Child:
             if line:
                 return line
         self.kill()
-        raise ProcessFailed(f"{self.name} did not start; see {self.log}")
+        raise ProcessFailed(f"{self.name} did not start; see {self.log}\n{self.last_words()}")
+
+    def last_words(self) -> str:
+        """Return the end of its log."""
+        lines = self.log.read_text(errors="replace").splitlines()
+        return "\n".join(lines[-LAST_LINES:])
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:

@@ -156,7 +156,7 @@ class Devnet:
         deployer = Transactor(rpc, CHAIN_ID, secret, PACE)
         self._say(f"chain {CHAIN_ID} at {started['url']}; deploying the settlement contracts")
         deployed = await deploy(rpc, deployer, self._terms())
-        genesis = make_genesis(self.plan, CHAIN_ID, deployed.addresses, self._market)
+        genesis = make_genesis(self.plan, CHAIN_ID, deployed, self._market)
         await trio.to_thread.run_sync(
             write_homes, self.plan, genesis, started["url"], options.log_level
         )
@@ -223,7 +223,7 @@ class Devnet:
                 child.sample()
                 if child.process is not None and not child.running and not child.expected_down:
                     child.expected_down = True
-                    self.faults.append(f"{child.name} ended by itself: see {child.log}")
+                    self.faults.append(f"{child.name} ended by itself: {child.last_words()}")
             await trio.sleep(SAMPLE_S)
 
     async def _deposits(self, client: Client) -> int:

@@ -13,7 +13,7 @@ import trio
 from ops.gateway import wire
 from ops.gateway.limits import PAGE_MAX
 
-POLL_S = 0.3
+POLL_S = 0.5
 STATUS_S = 0.5
 RETRY_S = 0.5
 TIMEOUT_S = 10.0
