@@ -61,6 +61,7 @@ case "$command" in
 build) node tools/compile.js ;;
 check)
     node tools/compile.js --check
+    forge fmt --check
     forge test
     ;;
 fuzz) FOUNDRY_PROFILE=long forge test ;;

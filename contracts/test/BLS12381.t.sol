@@ -22,7 +22,10 @@ contract BLS12381Test is Base {
         assertTrue(!BLS12381.verify(Bls.publicKey(other), message, signature), "another key");
     }
 
-    function test_fuzz_garbage_is_refused(bytes calldata key, bytes calldata signature) external view {
+    function test_fuzz_garbage_is_refused(bytes calldata key, bytes calldata signature)
+        external
+        view
+    {
         assertTrue(!BLS12381.verify(key, 0, signature), "garbage");
         assertTrue(!BLS12381.verify(Bls.publicKey(7), 0, signature), "garbage signature");
     }
@@ -52,14 +55,18 @@ contract BLS12381Test is Base {
     }
 
     /// @dev n = 5, q = 4: any four sign for the group, no three do, whatever they interpolate.
-    function test_fuzz_a_quorum_signs_and_fewer_do_not(uint256 seed, bytes32 message) external view {
+    function test_fuzz_a_quorum_signs_and_fewer_do_not(uint256 seed, bytes32 message)
+        external
+        view
+    {
         uint256[] memory coefficients = new uint256[](4);
         for (uint256 i = 0; i < 4; ++i) {
             coefficients[i] = bound(uint256(keccak256(abi.encode(seed, i))), 1, Bls.ORDER - 1);
         }
         bytes memory key = Bls.publicKey(coefficients[0]);
         uint256 absent = seed % 5 + 1;
-        (uint256[] memory indices, bytes[] memory shares) = _shares(coefficients, absent, 4, message);
+        (uint256[] memory indices, bytes[] memory shares) =
+            _shares(coefficients, absent, 4, message);
         assertTrue(BLS12381.verify(key, message, Bls.combine(indices, shares)), "four");
         (indices, shares) = _shares(coefficients, absent, 3, message);
         assertTrue(!BLS12381.verify(key, message, Bls.combine(indices, shares)), "three");

@@ -45,7 +45,9 @@ contract CheckpointsTest is Fixture {
         checkpoints.submit(c, signature);
     }
 
-    function test_fuzz_no_other_signature_is_taken(bytes calldata signature, uint256 secret) external {
+    function test_fuzz_no_other_signature_is_taken(bytes calldata signature, uint256 secret)
+        external
+    {
         Checkpoint memory c = next();
         bytes32 digest = checkpoints.digest(c);
         secret = bound(secret, 1, Bls.ORDER - 1);
@@ -132,7 +134,8 @@ contract CheckpointsTest is Fixture {
         pass(1 days);
         c.blockTimeMs = first.blockTimeMs + dt % 1 days - 1 hours;
         c.number = c.blockTimeMs / INTERVAL_MS;
-        c.height = uint64(back % 3 == 0 ? first.height - dh % first.height : first.height + dh % 1e9);
+        c.height =
+            uint64(back % 3 == 0 ? first.height - dh % first.height : first.height + dh % 1e9);
         bool grows = c.number > first.number && c.height > first.height;
         bytes memory signature = sign(c);
         try checkpoints.submit(c, signature) {

@@ -46,11 +46,7 @@ contract HostileToken is ERC20("Hostile", "BAD") {
         return _move(msg.sender, to, amount);
     }
 
-    function transferFrom(address from, address to, uint256 amount)
-        public
-        override
-        returns (bool)
-    {
+    function transferFrom(address from, address to, uint256 amount) public override returns (bool) {
         _spendAllowance(from, msg.sender, amount);
         return _move(from, to, amount);
     }

@@ -119,8 +119,8 @@ contract World is Fixture {
         bytes32[] memory proof = tree.proofAt(index, sizes[against]);
         uint256 amount = twist % 5 == 0 ? w.amount + 1 : w.amount;
         address recipient = twist % 5 == 1 ? address(this) : w.recipient;
-        bool right = twist % 5 > 1 && w.paid == 0 && checkpoints.isFinal(number)
-            && index < sizes[against];
+        bool right =
+            twist % 5 > 1 && w.paid == 0 && checkpoints.isFinal(number) && index < sizes[against];
         uint256 before = token.balanceOf(address(vault));
         try vault.claim(number, index, recipient, amount, proof) {
             require(twist % 5 > 1, "paid another amount or somebody else");

@@ -16,9 +16,12 @@ contract MerkleTest is Base {
         return Merkle.verify(root, leaf, index, proof);
     }
 
-    function test_fuzz_exactly_the_leaves_are_proved(uint8 size, uint8 place, address who, uint256 sum)
-        external
-    {
+    function test_fuzz_exactly_the_leaves_are_proved(
+        uint8 size,
+        uint8 place,
+        address who,
+        uint256 sum
+    ) external {
         uint256 count = bound(size, 1, 40);
         for (uint256 i = 0; i < count; ++i) {
             _tree.append(who, sum);

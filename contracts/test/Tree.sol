@@ -30,7 +30,11 @@ contract Tree {
     }
 
     /// @dev The proof in the tree as it was with `count` leaves.
-    function proofAt(uint64 index, uint256 count) external view returns (bytes32[] memory siblings) {
+    function proofAt(uint64 index, uint256 count)
+        external
+        view
+        returns (bytes32[] memory siblings)
+    {
         (, siblings) = _climb(index, count);
     }
 
@@ -58,8 +62,7 @@ contract Tree {
             siblings[height] = beside < level.length ? level[beside] : empty;
             bytes32[] memory above = new bytes32[]((level.length + 1) / 2);
             for (uint256 i = 0; i < above.length; ++i) {
-                above[i] =
-                    node(level[2 * i], 2 * i + 1 < level.length ? level[2 * i + 1] : empty);
+                above[i] = node(level[2 * i], 2 * i + 1 < level.length ? level[2 * i + 1] : empty);
             }
             (level, empty, index) = (above, node(empty, empty), index / 2);
         }

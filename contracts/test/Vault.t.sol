@@ -16,7 +16,9 @@ contract VaultTest is Fixture {
     address internal constant ALICE = address(0xa11ce);
     address internal constant BOB = address(0xb0b);
 
-    function test_fuzz_a_deposit_enters_the_inbox(uint64 amount, address wallet, uint8 sub) external {
+    function test_fuzz_a_deposit_enters_the_inbox(uint64 amount, address wallet, uint8 sub)
+        external
+    {
         amount = uint64(bound(amount, MINIMUM, uint64(type(int64).max)));
         sub = uint8(bound(sub, 0, 31));
         vm.assume(wallet != address(0));
@@ -41,9 +43,7 @@ contract VaultTest is Fixture {
         );
         vault.deposit(MINIMUM - 1, ALICE, 0);
         uint256 limit = uint64(type(int64).max);
-        vm.expectRevert(
-            abi.encodeWithSelector(IInbox.DepositedTooMuch.selector, limit + 1, limit)
-        );
+        vm.expectRevert(abi.encodeWithSelector(IInbox.DepositedTooMuch.selector, limit + 1, limit));
         vault.deposit(limit + 1, ALICE, 0);
         vm.expectRevert(abi.encodeWithSelector(IInbox.OnlyVault.selector, address(this)));
         Inbox(address(inbox)).enqueueDeposit(ALICE, 0, MINIMUM);
@@ -59,7 +59,9 @@ contract VaultTest is Fixture {
         new Vault(IERC20(address(token)), 0, config);
     }
 
-    function test_fuzz_a_withdrawal_is_paid_once_to_its_recipient(uint8 size, uint8 which) external {
+    function test_fuzz_a_withdrawal_is_paid_once_to_its_recipient(uint8 size, uint8 which)
+        external
+    {
         vault.deposit(1e9, ALICE, 0);
         uint256 count = bound(size, 1, 12);
         uint64 index = uint64(bound(which, 0, count - 1));
@@ -97,9 +99,7 @@ contract VaultTest is Fixture {
         submit(c);
         uint256 finalAt = clock + DISPUTE_DELAY;
         pass(DISPUTE_DELAY - 1);
-        vm.expectRevert(
-            abi.encodeWithSelector(ICheckpoints.NotFinal.selector, c.number, finalAt)
-        );
+        vm.expectRevert(abi.encodeWithSelector(ICheckpoints.NotFinal.selector, c.number, finalAt));
         vault.claim(c.number, index, BOB, 1e6, proof);
         pass(1);
         vault.claim(c.number, index, BOB, 1e6, proof);
@@ -114,9 +114,7 @@ contract VaultTest is Fixture {
         uint64 number = settle();
         vault.claim(number, 0, BOB, 60e6, tree.proof(0));
         bytes32[] memory proof = tree.proof(1);
-        vm.expectRevert(
-            abi.encodeWithSelector(IVault.ClaimsExceedWithdrawn.selector, 60e6, 40e6)
-        );
+        vm.expectRevert(abi.encodeWithSelector(IVault.ClaimsExceedWithdrawn.selector, 60e6, 40e6));
         vault.claim(number, 1, BOB, 60e6, proof);
     }
 
