@@ -7,6 +7,7 @@ Source: ADR-0002.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any, Generic, TypeVar
 
@@ -56,7 +57,7 @@ class Shape(Generic[T]):
         return value
 
 
-_shape = cache(Shape[Any])
+_shape: Callable[[Any], Shape[Any]] = cache(Shape)
 
 
 def decode(type_: type[T], data: bytes, bytes_max: int = FRAME_BYTES_MAX) -> T:
