@@ -5,6 +5,8 @@ from __future__ import annotations
 from msgspec import Struct
 
 REPLICAS_MAX = 100
+INTRODUCE_MAX = 256
+"""Commands that a batch may introduce at any n: their largest bodies fit into one frame."""
 
 
 def faults(n: int) -> int:
@@ -43,7 +45,7 @@ class Parameters(Struct, frozen=True, kw_only=True):
 
     def introduce_max(self, n: int) -> int:
         """Return I, the commands a batch may introduce: I x n entries fit into one batch."""
-        return self.entries_max // n
+        return min(self.entries_max // n, INTRODUCE_MAX)
 
 
 class Member(Struct, frozen=True, array_like=True):
