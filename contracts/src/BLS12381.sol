@@ -4,8 +4,8 @@ pragma solidity 0.8.37;
 /// @title BLS signatures on BLS12-381: signature in G1, key in G2
 /// @notice Verifies with the precompiles of EIP-2537, hashing to G1 as RFC 9380's suite
 /// BLS12381G1_XMD:SHA-256_SSWU_RO_ does. The precompiles refuse points off the curve, outside the
-/// subgroup or not canonically encoded; the identity, which they take, is refused here: an identity key
-/// would verify an identity signature over anything.
+/// subgroup or not canonically encoded; the identity, which they take, is refused here: an identity
+/// key would verify an identity signature over anything.
 library BLS12381 {
     /// @dev Bytes of a point, EIP-2537 encoding: coordinates padded to 64 bytes.
     uint256 internal constant G1_BYTES = 128;
@@ -17,8 +17,8 @@ library BLS12381 {
     uint256 private constant PAIRING_CHECK = 0x0f;
     uint256 private constant MAP_FP_TO_G1 = 0x10;
 
-    /// @dev DST || I2OSP(43, 1), RFC 9380 section 5.3.1: the suite of "proof of possession", 44 bytes, in
-    /// the high bytes of two words.
+    /// @dev DST || I2OSP(43, 1), RFC 9380 section 5.3.1: the suite of "proof of possession", 44
+    /// bytes, in the high bytes of two words.
     bytes32 private constant DST_HIGH = "BLS_SIG_BLS12381G1_XMD:SHA-256_S";
     bytes32 private constant DST_LOW = "SWU_RO_POP_+";
 
@@ -28,7 +28,8 @@ library BLS12381 {
         0x64774b84f38512bf6730d2a0f6b0f6241eabfffeb153ffffb9feffffffffaaab;
 
     /// @dev The generator of G2, negated.
-    bytes private constant NEGATED_G2 = hex"00000000000000000000000000000000024aa2b2f08f0a91260805272dc51051"
+    bytes private constant NEGATED_G2 = hex"00000000000000000000000000000000"
+        hex"024aa2b2f08f0a91260805272dc51051"
         hex"c6e47ad4fa403b02b4510b647ae3d1770bac0326a805bbefd48056c8c121bdb8"
         hex"0000000000000000000000000000000013e02b6052719f607dacd3a088274f65"
         hex"596bd0d09920b61ab5da61bbdc7f5049334cf11213945d57e5ac7d055d042b7e"
@@ -37,8 +38,8 @@ library BLS12381 {
         hex"0000000000000000000000000000000013fa4d4a0ad8b1ce186ed5061789213d"
         hex"993923066dddaf1040bc3ff59f825c78df74f2d75467e25e0f55f8a00fa030ed";
 
-    /// @notice Say whether `signature` over the 32 bytes `message` is by `key`. Never reverts for its
-    /// arguments' sake.
+    /// @notice Say whether `signature` over the 32 bytes `message` is by `key`. Never reverts for
+    /// its arguments' sake.
     function verify(bytes memory key, bytes32 message, bytes memory signature)
         internal
         view

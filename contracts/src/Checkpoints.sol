@@ -7,8 +7,8 @@ import {BLS12381} from "./BLS12381.sol";
 import {Checkpoint, CheckpointsConfig, ICheckpoints} from "./interfaces/ICheckpoints.sol";
 import {IInbox} from "./interfaces/IInbox.sol";
 
-/// @dev A group key kept as the code of its own address, behind a STOP: read in one piece, it costs a
-/// sixth of eight storage slots.
+/// @dev A group key kept as the code of its own address, behind a STOP: read in one piece, it costs
+/// a sixth of eight storage slots.
 contract GroupKey {
     constructor(bytes memory key) {
         bytes memory code = bytes.concat(hex"00", key);
@@ -161,7 +161,8 @@ contract Checkpoints is ICheckpoints, EIP712 {
         }
     }
 
-    /// @dev The checkpoint comes after the last one, under the key that signs now, and not from the future.
+    /// @dev The checkpoint comes after the last one, under the key that signs now, and not from the
+    /// future.
     function _checkPlace(Checkpoint calldata checkpoint, Head memory head) private view {
         if (checkpoint.epoch != head.epoch) revert WrongEpoch(checkpoint.epoch, head.epoch);
         // Its time is above the last one's too, by the rule on the number just below.
@@ -177,7 +178,8 @@ contract Checkpoints is ICheckpoints, EIP712 {
         if (checkpoint.blockTimeMs > limitMs) revert TimeAhead(checkpoint.blockTimeMs, limitMs);
     }
 
-    /// @dev No zero root, sums within what is kept of them, and no meaning in fields that have none yet.
+    /// @dev No zero root, sums within what is kept of them, and no meaning in fields that have none
+    /// yet.
     function _checkContent(Checkpoint calldata checkpoint) private pure {
         if (
             checkpoint.stateRoot == 0 || checkpoint.snapshotRoot == 0
@@ -195,8 +197,8 @@ contract Checkpoints is ICheckpoints, EIP712 {
         ) revert ReservedField();
     }
 
-    /// @dev The checkpoint agrees with the inbox, leaves out no message that waited too long, and its
-    /// money is what came in less what went out.
+    /// @dev The checkpoint agrees with the inbox, leaves out no message that waited too long, and
+    /// its money is what came in less what went out.
     function _checkInbox(Checkpoint calldata checkpoint, Head memory head) private view {
         uint64 since = head.inboxCount;
         if (checkpoint.inboxCount < since) {

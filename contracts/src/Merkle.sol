@@ -2,9 +2,10 @@
 pragma solidity 0.8.37;
 
 /// @title Proofs in dense Keccak trees of depth 32
-/// @notice `node(l, r) = keccak256(0x01 || l || r)` (65 bytes), `leaf = keccak256(0x00 || typehash || words)`.
-/// The first byte keeps leaves and nodes apart; the typehash, leaves of different trees. An index is
-/// bounded by the depth, and bit k of it is the side at level k, so a leaf has one place.
+/// @notice A node is `keccak256(0x01 || left || right)`, 65 bytes, and a leaf
+/// `keccak256(0x00 || typehash || words)`. The first byte keeps leaves and nodes apart; the
+/// typehash, leaves of different trees.
+/// An index is bounded by the depth, and bit k of it is the side at level k: a leaf has one place.
 ///
 /// To come, here: the account and value leaves that escape proves.
 library Merkle {

@@ -21,8 +21,9 @@ contract Vault is IVault, ReentrancyGuardTransient {
 
     uint8 public constant SUBACCOUNT_MAX = 31;
 
-    /// @dev One slot, so that the first claim need not pay for a fresh one. `ceiling` is the largest
-    /// `withdrawnTotal` of the final checkpoints claimed against: the withdrawals tree only grows, so
+    /// @dev One slot, so that the first claim need not pay for a fresh one. `ceiling` is the
+    /// largest `withdrawnTotal` of the final checkpoints claimed against: the withdrawals tree only
+    /// grows, so
     /// honest claims stay below it, whichever checkpoint each names.
     struct Payouts {
         uint64 minimumDeposit;

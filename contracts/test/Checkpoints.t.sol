@@ -124,8 +124,8 @@ contract CheckpointsTest is Fixture {
         checkpoints.submit(c, signature);
     }
 
-    /// @dev Of two validly signed checkpoints the second is taken only when number and height grow; time
-    /// then grows as well.
+    /// @dev Of two validly signed checkpoints the second is taken only when number and height grow;
+    /// time then grows as well.
     function test_fuzz_number_height_and_time_grow(uint32 dt, uint64 dh, uint256 back) external {
         Checkpoint memory first = next();
         first.height = 1 << 40;

@@ -25,8 +25,8 @@ contract Fixture is Base {
     ICheckpoints internal checkpoints;
     Tree internal tree;
     uint256 internal withdrawn;
-    /// @dev The time now. The optimiser takes `block.timestamp` for constant within a call, so tests that
-    /// let time pass must not read it.
+    /// @dev The time now. The optimiser takes `block.timestamp` for constant within a call, so
+    /// tests that let time pass must not read it.
     uint256 internal clock = 1_800_000_000;
 
     constructor() {

@@ -6,8 +6,8 @@ import {IInbox} from "../src/interfaces/IInbox.sol";
 import {Fixture} from "./Fixture.sol";
 import {HostileToken} from "./HostileTokens.sol";
 
-/// @dev What anybody may do, in any order, with a committee that is honest unless `hostile`: then it signs
-/// whatever helps to rob the vault, and the token has its moods.
+/// @dev What anybody may do, in any order, with a committee that is honest unless `hostile`: then
+/// it signs whatever helps to rob the vault, and the token has its moods.
 contract World is Fixture {
     struct Withdrawal {
         address recipient;

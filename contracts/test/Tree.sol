@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
-/// @dev A withdrawals tree with leaves 0, 1, 2, ... computed from its definition, the whole each time: the
-/// oracle for `Merkle`.
+/// @dev A withdrawals tree with leaves 0, 1, 2, ... computed from its definition, the whole each
+/// time: the oracle for `Merkle`.
 contract Tree {
     bytes32[] public leaves;
 

@@ -165,8 +165,8 @@ contract VaultTest is Fixture {
         vault.deposit(100e6, ALICE, 0);
     }
 
-    /// @dev A payout takes its amount out of the vault exactly, or does not happen; a refused one can be
-    /// claimed again when the token behaves.
+    /// @dev A payout takes its amount out of the vault exactly, or does not happen; a refused one
+    /// can be claimed again when the token behaves.
     function test_payouts_are_exact_or_wait() external {
         vault.deposit(1e9, ALICE, 0);
         uint64 index = grant(BOB, 100e6);

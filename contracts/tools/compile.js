@@ -1,6 +1,6 @@
 #!/usr/bin/env node
-// Compiles the contracts in src/ and writes one artifact for each of those that are deployed, or, with
-// --check, compares with the artifacts that are there. The same sources give the same bytes.
+// Compiles the contracts in src/ and writes one artifact for each of those that are deployed, or,
+// with --check, compares with the artifacts that are there. The same sources give the same bytes.
 "use strict";
 const crypto = require("node:crypto");
 const fs = require("node:fs");

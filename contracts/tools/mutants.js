@@ -1,6 +1,6 @@
 #!/usr/bin/env node
-// Breaks the contracts on purpose, one rule after another, and runs forge's tests on each: a mutant that
-// they do not see is a hole in them. Works on copies in a temporary folder.
+// Breaks the contracts on purpose, one rule after another, and runs forge's tests on each: a mutant
+// that they do not see is a hole in them. Works on copies in a temporary folder.
 "use strict";
 const { spawnSync } = require("node:child_process");
 const fs = require("node:fs");

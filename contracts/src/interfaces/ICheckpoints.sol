@@ -50,12 +50,14 @@ struct CheckpointsConfig {
 }
 
 /// @title Accepted and final checkpoints
-/// @notice Accepts a checkpoint when the epoch's group key signed it and it agrees with everything that
-/// the chain knows for itself: the clock, the inbox, the sum of deposits. Acceptance is one-way: nothing
+/// @notice Accepts a checkpoint when the epoch's group key signed it and it agrees with everything
+/// that the chain knows for itself: the clock, the inbox, the sum of deposits. Acceptance is
+/// one-way: nothing
 /// is ever replaced or removed. Anyone may submit.
 ///
-/// To come, here: data posting (`dataSince`, `dataHash`), epoch change (`nextEpochHash`, a key per epoch),
-/// disputes inside `disputeDelay`, and the freeze, after which nothing is accepted any more.
+/// To come, here: data posting (`dataSince`, `dataHash`), epoch change (`nextEpochHash`, a key per
+/// epoch), disputes inside `disputeDelay`, and the freeze, after which nothing is accepted any
+/// more.
 interface ICheckpoints {
     /// @notice What is kept of an accepted checkpoint.
     /// @param stateRoot, withdrawalsRoot As submitted.

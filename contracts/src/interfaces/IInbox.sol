@@ -3,16 +3,16 @@ pragma solidity 0.8.37;
 
 /// @title The queue from chain to network
 /// @notice An append-only, hash-chained list of messages. The network must give every message an
-/// outcome (a refusal is one), in order; `Checkpoints` holds it to that. So a deposit can be neither
-/// invented, skipped, reordered nor ignored.
+/// outcome (a refusal is one), in order; `Checkpoints` holds it to that. So a deposit can be
+/// neither invented, skipped, reordered nor ignored.
 ///
 /// Message: `abi.encode(uint256 kind, address wallet, uint256 subaccount, uint256 amount)`.
 /// Chain: `hash(0) = keccak256("fairlane.inbox.v1")`,
 /// `hash(k) = keccak256(hash(k-1) || keccak256(message(k)))`.
 ///
 /// Kind 1 is a deposit. Kinds 2 to 5 are reserved for what a wallet may force itself (withdraw,
-/// cancel all, close, revoke sessions): functions of this contract, to come, that enqueue with amount
-/// zero or the amount asked for and never raise `depositedTotal`.
+/// cancel all, close, revoke sessions): functions of this contract, to come, that enqueue with
+/// amount zero or the amount asked for and never raise `depositedTotal`.
 interface IInbox {
     /// @notice What is known of the queue once it is `count` messages long.
     /// @param chained Hash of the first `count` messages.
@@ -30,8 +30,8 @@ interface IInbox {
 
     /// @notice Only the vault enqueues deposits.
     error OnlyVault(address caller);
-    /// @notice The sum of all deposits ever would leave the range that the network counts in: at most
-    /// `limit` may still come.
+    /// @notice The sum of all deposits ever would leave the range that the network counts in: at
+    /// most `limit` may still come.
     error DepositedTooMuch(uint256 amount, uint256 limit);
     /// @notice The queue is not that long.
     error UnknownCount(uint256 asked, uint256 count);

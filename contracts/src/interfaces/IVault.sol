@@ -6,15 +6,16 @@ import {ICheckpoints} from "./ICheckpoints.sol";
 import {IInbox} from "./IInbox.sol";
 
 /// @title The collateral
-/// @notice Holds one token. Money comes in by `deposit` and leaves by `claim` only, against a proof in a
-/// final checkpoint; nobody owns the contract, nothing can be upgraded, and tokens sent to it directly
+/// @notice Holds one token. Money comes in by `deposit` and leaves by `claim` only, against a proof
+/// in a final checkpoint; nobody owns the contract, nothing can be upgraded, and tokens sent to it
+/// directly
 /// stay in it and harm nothing.
 ///
-/// The constructor makes the inbox and the checkpoints contract, so that the three know each other from
-/// the first block and can never be pointed elsewhere.
+/// The constructor makes the inbox and the checkpoints contract, so that the three know each other
+/// from the first block and can never be pointed elsewhere.
 ///
-/// To come, here: outflow caps and pauses (both delay claims, never cancel them), escape and refunds after
-/// a freeze.
+/// To come, here: outflow caps and pauses (both delay claims, never cancel them), escape and
+/// refunds after a freeze.
 interface IVault {
     /// @notice `amount` arrived for a subaccount as message `inboxIndex`.
     event Deposited(
@@ -41,14 +42,14 @@ interface IVault {
     error AlreadyClaimed(uint64 index);
     /// @notice The proof does not lead to the checkpoint's withdrawals root.
     error BadProof();
-    /// @notice Payouts would exceed the `withdrawnTotal` of the checkpoints claimed against: only `left`
-    /// may still be paid.
+    /// @notice Payouts would exceed the `withdrawnTotal` of the checkpoints claimed against: only
+    /// `left` may still be paid.
     error ClaimsExceedWithdrawn(uint256 amount, uint256 left);
     /// @notice A payout took another amount out of the vault than it should have.
     error TransferMismatch();
 
-    /// @notice Pay in `amount` of the token, for a subaccount of `wallet`. What really arrives is credited.
-    /// @return inboxIndex The deposit's message number in the inbox.
+    /// @notice Pay in `amount` of the token, for a subaccount of `wallet`. What really arrives is
+    /// credited. @return inboxIndex The deposit's message number in the inbox.
     function deposit(uint256 amount, address wallet, uint8 subaccount)
         external
         returns (uint256 inboxIndex);
@@ -56,7 +57,8 @@ interface IVault {
     /// @notice Pay a withdrawal to its recipient, whoever calls.
     /// @param number A final checkpoint.
     /// @param index, recipient, amount The withdrawal's leaf.
-    /// @param proof The 32 siblings from the leaf to the checkpoint's withdrawals root, lowest first.
+    /// @param proof The 32 siblings from the leaf to the checkpoint's withdrawals root, lowest
+    /// first.
     function claim(
         uint64 number,
         uint64 index,
