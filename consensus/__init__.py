@@ -2,5 +2,6 @@
 
 Leaf modules: `codec`, `digest`, `crypto`. Vocabulary: `messages` (what replicas say), `effects`
 (inputs and effects of `step`), `committee` (who, quorums, parameters), `command` (the traders'
-envelope). Machine: `orderlog`, `chain`, `safety`, `fairorder`, `sequencer`, `replica`.
+envelope). Edge: `admission`. Machine: `replica`, of `logkeeper` (order logs), `rounds`, `voting`,
+`safety`, `committer`, `sequencer`, `fairorder`; `recovery` makes it again from a disk.
 """

@@ -90,8 +90,15 @@ class BlockTree:
         """Note that `qc` certifies its block; say whether that is new."""
         if qc.block in self._certified:
             return False
+        if len(self._certified) >= BLOCKS_MAX:
+            self._forget_old_certificates()
         self._certified[Digest(qc.block)] = qc
         return True
+
+    def _forget_old_certificates(self) -> None:
+        oldest = sorted(self._certified, key=lambda d: (self._certified[d].round, d))
+        for digest in oldest[: BLOCKS_MAX // 4]:
+            del self._certified[digest]
 
     def certain_height(self, block: Block) -> int | None:
         """Return the height that the two-chain rule commits once `block` is certified.

@@ -30,6 +30,8 @@ DIGEST_INTERVAL = 8
 DIGESTS_KEPT = 64
 SNAPSHOT_INTERVAL = 1_024
 """Heights between the snapshots that a restart begins from."""
+SNAPSHOT_BYTES_MAX = 48 << 20
+"""A larger state keeps its older snapshot, and a restart replays from there. Source: ADR-0010."""
 COMMITS_PER_STEP_MAX = 64
 
 
@@ -225,7 +227,11 @@ class Committer:
                 sequencer=ctx.sequencer.export(),
                 executor=ctx.executor.export(),
             )
-            ctx.write(TABLE_STATE, KEY_SNAPSHOT, encode(snapshot))
+            data = encode(snapshot)
+            if len(data) <= SNAPSHOT_BYTES_MAX:
+                ctx.write(TABLE_STATE, KEY_SNAPSHOT, data)
+            else:
+                ctx.count("snapshot_too_large")
         ctx.flush()
 
 

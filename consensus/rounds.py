@@ -33,6 +33,9 @@ TIMER = "round"
 ANSWER_INTERVAL_MS = 50
 """A peer that lags is told so at most this often."""
 BACKOFF_EXPONENT_MAX = 16
+COMMIT_ROUNDS_MAX = 1_024
+"""Commit votes are kept from the committed round on, but for no more rounds than these: a replica
+whose tip stands still longer learns of commits by the chain instead."""
 
 
 class Rounds:
@@ -121,11 +124,13 @@ class Rounds:
         below = round_ - ROUNDS_BEHIND_MAX
         self._votes.prune(below)
         self._timeouts.prune(below)
-        self._commit_votes.prune(min(below, ctx.tree.tip.round + 1))
+        self._commit_votes.prune(
+            max(round_ - COMMIT_ROUNDS_MAX, min(below, ctx.tree.tip.round + 1))
+        )
         ctx.timer(TIMER, ctx.now_ms + self._timeout_ms())
 
     def _timeout_ms(self) -> int:
-        """Return how long to wait in this round: x1.5 per failure, capped; a quarter of the base
+        """Return how long to wait in this round: x1.5 per failure, capped; a quarter of that
         for a leader that failed its last turn."""
         parameters = self._ctx.parameters
         wait = parameters.round_timer_ms

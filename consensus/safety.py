@@ -177,7 +177,7 @@ class Safety:
         return self.commit_vote
 
     def may_time_out(self, round_: int) -> bool:
-        """Say whether `round_` may be given up: it was reached by a certificate, and none later."""
+        """Say whether `round_` may be given up: a certificate opened it, and we voted no later."""
         if round_ < self.last_voted:
             return False
         by_tc = self.hi_tc is not None and self.hi_tc.round == round_ - 1

@@ -46,7 +46,7 @@ PAYLOAD_BYTES_MAX: Final = 8_192
 
 
 class PlaceOrder(Struct, frozen=True, array_like=True, tag="place"):
-    """Buy or sell `qty` lots. `client_id` makes a resend harmless: see `accounts.ClientIds`.
+    """Buy or sell `qty` lots. `client_id` makes a resend harmless: see `state.ClientIds`.
 
     `price` is the limit; of a market order it must be 0. `side`, `kind`, `tif`: the constants
     above. A market order with `tif` GTC is the same as with IOC.

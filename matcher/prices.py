@@ -1,6 +1,6 @@
 """Prices from the order logs: medians that no f liars can move, and how much to trust them.
 
-Source: MARKETS rules, "Prices" (docs/protocol); the lower median of at least 2f+1 fresh
+Source: docs/protocol/markets.md, "Prices"; the lower median of at least 2f+1 fresh
 observations lies between honest ones whenever at most f of them lie.
 """
 

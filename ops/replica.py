@@ -42,7 +42,7 @@ from settlement.checkpoint import Start as CheckpointStart
 from settlement.shares import ShareGroup, ShareSigner
 
 CHECKPOINT_TIMERS = "checkpoint/"
-REFUSED_TOO_FAR = "expires_too_far_ahead"
+REFUSED_TOO_FAR = "expiry_too_far"
 FORMED_KEPT = 256
 """Formed checkpoints whose height and withdrawal count are remembered, for receipts and proofs."""
 

@@ -228,10 +228,9 @@ class Store:
                     pass
             except StoreCorrupt as error:
                 raise StoreCorrupt(
-                    f"{error}. Without it this replica could sign twice, so it does not start: "
-                    f"check the disk, set {self._path} aside and let the node begin with an empty "
-                    "data directory; it then stays silent until its peers have shown what it "
-                    "last signed. Do not restore an older copy"
+                    f"{error}. Without it this replica could sign twice, so it does not start. "
+                    "Leave the node off and check the disk: neither an empty data directory nor "
+                    "an older copy is safe, and the others go on without one node"
                 ) from None
 
 
@@ -370,8 +369,8 @@ def _mapped(path: Path) -> Iterator[None]:
             ) from None
         if text.startswith("Corruption"):
             raise StoreCorrupt(
-                f"{path} is damaged ({text}): check the disk, set the directory aside and start "
-                "with an empty one; the node then learns from its peers what it last signed"
+                f"{path} is damaged ({text}). Leave the node off and check the disk: neither an "
+                "empty data directory nor an older copy is safe, since it could sign twice"
             ) from None
         if os.strerror(errno.ENOSPC) in text:
             raise StoreError(f"{path}: the disk is full") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -97,7 +98,7 @@ def command(
 
 def _run(options: object, keep: bool, as_json: bool) -> int:
     from ops.devnet.processes import ProcessFailed
-    from ops.devnet.report import table
+    from ops.devnet.report import Summary, table
     from ops.devnet.run import Devnet, Options
     from ops.devnet.traders import SetupFailed
     from ops.flow.event import FlowError
@@ -105,30 +106,37 @@ def _run(options: object, keep: bool, as_json: bool) -> int:
     from settlement.errors import ChainError
 
     assert isinstance(options, Options)
+    # A shell's `&` leaves SIGINT ignored, and SIGTERM would leave keys behind in the home.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     screen = Screen(quiet=False)
     click.echo(DEALER_WARNING, err=True)
     code = 1
     try:
         devnet = Devnet(options, screen.say)
 
-        def on_keep() -> None:
+        def show(summary: Summary) -> None:
+            nonlocal code
             screen.end()
+            click.echo(table(summary))
+            if as_json:
+                click.echo(msgspec.json.encode(summary).decode())
+            code = 0 if not summary.faults else 1
+
+        def on_keep(summary: Summary) -> None:
+            show(summary)
             for node in devnet.plan.nodes:
                 click.echo(f"node {node.index}: {node.url}")
             click.echo("running until Ctrl-C")
 
         summary = trio.run(devnet.run, on_keep if keep else None)
-        screen.end()
-        click.echo(table(summary))
-        if as_json:
-            click.echo(msgspec.json.encode(summary).decode())
-        code = 0 if not summary.faults else 1
+        show(summary)
     except* (ProcessFailed, SetupFailed, ChainError, FlowError, OSError) as group:
         screen.end()
         click.echo(f"fairlane devnet: {_first(group)}", err=True)
     except* KeyboardInterrupt:
         screen.end()
-        code = 0 if keep else 130
+        code = code if keep else 130
     return code
 
 

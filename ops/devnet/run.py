@@ -43,7 +43,7 @@ from ops.devnet.traders import (
 )
 from ops.devnet.watch import Watch
 from ops.flow.event import FlowEvent
-from ops.flow.files import read
+from ops.flow.files import counts_satoshi, read
 from ops.flow.generator import Market, generate
 from settlement.deploy import Terms, deploy
 from settlement.rpc import open_rpc
@@ -102,8 +102,7 @@ def open_flow(options: Options, market: MarketGenesis) -> Flow:
         return Flow(events, Scale(), prices)
     source = read(options.replay)
     price, taken = first_price(source)
-    is_bitstamp = ".xz" in options.replay.suffixes or "bitstamp" in options.replay.name
-    scale = Scale(SATOSHI_PER_LOT) if is_bitstamp else Scale()
+    scale = Scale(SATOSHI_PER_LOT) if counts_satoshi(options.replay) else Scale()
     prices = {0: price * first.tick_size, 1: GENERATED[1].mid * market.instruments[1].tick_size}
     return Flow(chain(taken, source), scale, prices)
 
@@ -136,7 +135,7 @@ class Devnet:
         addresses = operators(self.plan.nodes) + [bytes(t.wallet.address) for t in self.traders]
         return list(chain.from_iterable(("--fund", "0x" + each.hex()) for each in addresses))
 
-    async def run(self, keep: Callable[[], object] | None) -> Summary:
+    async def run(self, keep: Callable[[Summary], object] | None) -> Summary:
         """Play the whole story. Errors: ProcessFailed, SetupFailed, ChainError."""
         try:
             async with AsyncExitStack() as stack:
@@ -147,7 +146,9 @@ class Devnet:
                     for child in (*self.nodes, self.chain):
                         nursery.start_soon(child.stop)
 
-    async def _play(self, stack: AsyncExitStack, keep: Callable[[], object] | None) -> Summary:
+    async def _play(
+        self, stack: AsyncExitStack, keep: Callable[[Summary], object] | None
+    ) -> Summary:
         options = self.options
         self._say(f"home {options.home}")
         started = json.loads(await self.chain.start())
@@ -193,7 +194,7 @@ class Devnet:
         await self._settle(load)
         summary = self._summary(load, credited, claimed, seconds, used)
         if keep is not None:
-            keep()
+            keep(summary)
             await trio.sleep_forever()
         nursery.cancel_scope.cancel()
         return summary

@@ -36,6 +36,12 @@ def chunks(path: Path) -> Iterator[Chunk]:
         yield from bitstamp.chunks(stream) if is_bitstamp else plain.chunks(stream)
 
 
+def counts_satoshi(path: Path) -> bool:
+    """Say whether the file is Bitstamp's, whose quantities are satoshi. Errors: as `read`."""
+    with _opened(path) as (_, is_bitstamp):
+        return is_bitstamp
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[BufferedReader, bool]]:
     with ExitStack() as opened:
