@@ -198,11 +198,10 @@ class Voting:
         if isinstance(run, bytes):
             self._fetcher.want(WantBlock(run), self._committer.claimants(block))
             return False
-        if self._committer.data_for(block, block) is None:
-            return self._check_paths(block, parent, digest)
-        return self._check_paths(block, parent, digest) and self._check_state(
-            block, parent, digest, run
-        )
+        held = self._committer.data_for(block, block) is not None
+        # Broken paths are refused even while something else is missing; nothing is voted for.
+        paths_stand = self._check_paths(block, parent, digest)
+        return held and paths_stand and self._check_state(block, parent, digest, run)
 
     def _check_paths(self, block: Block, parent: Block, digest: Digest) -> bool:
         """Say whether all heads extend the parent's on valid batches, all held."""

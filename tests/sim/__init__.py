@@ -1,0 +1,1 @@
+"""The production core under the simulator: scenarios, liars, mutations."""
