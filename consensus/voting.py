@@ -159,6 +159,9 @@ class Voting:
         block = proposal.block
         if not ctx.safety.may_vote(block) or self._committer.halted:
             return False
+        if block.height <= ctx.tree.tip.height:
+            # Commit votes proved it before its votes reached us: there is nothing to vote for.
+            return False
         digest = block_digest(block)
         if digest in self._refused or not self._is_valid(block, digest):
             return False
