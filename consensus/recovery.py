@@ -9,7 +9,7 @@ from __future__ import annotations
 from consensus.batches import SealedBatch, log_start
 from consensus.blocktree import RECENT_MAX, BlockTree, genesis_block
 from consensus.codec import decode
-from consensus.command import CommandId, command_id, decode_command
+from consensus.command import CommandId, command_id, decode_command, expires_ms
 from consensus.committee import Committee, Parameters
 from consensus.committer import Committer, state_digest
 from consensus.context import (
@@ -137,8 +137,10 @@ def _seal(ctx: Context, batch: LogBatch) -> SealedBatch:
 
 def _hold(ctx: Context, sealed: SealedBatch) -> None:
     """Hold a stored batch with the bodies that disk has for its entries."""
-    fair = ctx.sequencer.fair
-    over = [CommandId(e) for e in sealed.batch.entries if fair.is_done(e)]
+    # As in the running replica, void ids need no body: nobody may be able to give one.
+    fair, time_ms = ctx.sequencer.fair, ctx.sequencer.time_ms
+    entries = [CommandId(e) for e in sealed.batch.entries]
+    over = [id_ for id_ in entries if expires_ms(id_) <= time_ms or fair.is_done(id_)]
     ctx.logs.add(sealed, over)
     for id_ in list(sealed.missing):
         body = ctx.reader.get(TABLE_BODIES, id_)
