@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+import heapq
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from consensus.command import CommandId
 from consensus.context import Context
@@ -14,17 +15,22 @@ from consensus.messages import (
     GetBodies,
     GetChain,
     Head,
+    LogBatch,
     Message,
+    batch_digest,
 )
 
 ASKS_MAX = 8_192
 """Things asked for at one time. When full, new wishes wait until they are wished again."""
+ECHO_ASKS_MAX = 4_096
+"""Bodies asked for at one time only to echo them, in equal shares for all logs."""
 TRIES_MAX = 64
 """Rounds of asking after which a wish is dropped; whoever still needs it wishes again."""
 PATIENCE_MS = 20
 """What is missing is often on its way: it is asked for after this long."""
 RETRY_MS = 100
 RETRY_MAX_MS = 1_000
+REPEAT_GRID_MS = 50
 TIMER = "fetch"
 
 
@@ -61,9 +67,11 @@ Wish = WantBody | WantBatches | WantBlock | WantChain
 
 @dataclass(slots=True)
 class _Ask:
-    targets: list[int] = field(default_factory=list)
+    targets: list[int]
+    due_ms: int
+    log: int | None
+    hint: int | None
     next: int = 0
-    due_ms: int = 0
     tries: int = 0
 
 
@@ -73,69 +81,149 @@ class Fetcher:
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
         self._asks: dict[Wish, _Ask] = {}
+        self._logs: dict[int, dict[WantBatches, _Ask]] = {}
+        self._chains: dict[WantChain, _Ask] = {}
+        self._echoes = [0] * ctx.committee.n
+        self._due: list[tuple[int, int, Wish]] = []
+        self._pushed = 0
         self._timer_ms = 0
 
     def __len__(self) -> int:
         return len(self._asks)
 
-    def want(self, wish: Wish, targets: Iterable[int], after_ms: int = PATIENCE_MS) -> None:
-        """Ask `targets` (then everybody) for `wish`, first in `after_ms`."""
+    def want(
+        self,
+        wish: Wish,
+        targets: Iterable[int],
+        after_ms: int = PATIENCE_MS,
+        echo_of: int | None = None,
+    ) -> None:
+        """Ask `targets` (then everybody) for `wish`, first in `after_ms`.
+
+        What is wanted only as an echo of log `echo_of` has its log's share of places, so that
+        a liar's ghosts leave room for what blocks and votes need.
+        """
         ctx = self._ctx
+        first = [p for p in targets if p != ctx.me]
         ask = self._asks.get(wish)
         if ask is None:
-            if len(self._asks) >= ASKS_MAX:
+            if not self._has_place(echo_of):
                 ctx.count("fetch_refused")
                 return
-            ask = self._asks[wish] = _Ask(due_ms=ctx.now_ms + after_ms)
-            everybody = [*targets, *range(ctx.committee.n)]
-            ask.targets = [p for p in dict.fromkeys(everybody) if p != ctx.me]
+            everybody = dict.fromkeys([*first, *range(ctx.committee.n)])
+            others = [p for p in everybody if p != ctx.me]
+            hint = first[0] if first else None
+            ask = _Ask(others, ctx.now_ms + after_ms, echo_of, hint)
+            self._add(wish, ask)
+            return
+        if ask.log is not None and echo_of is None:
+            self._echoes[ask.log] -= 1
+            ask.log = None
+        if first and echo_of is None and ask.hint != first[0]:
+            # Somebody new is said to hold it: that one next, and soon.
+            ask.hint = first[0]
+            ask.next = ask.targets.index(first[0])
+            self._set_due(wish, ask, min(ask.due_ms, ctx.now_ms + after_ms))
+
+    def _has_place(self, echo_of: int | None) -> bool:
+        if echo_of is None:
+            return len(self._asks) - sum(self._echoes) < ASKS_MAX
+        return self._echoes[echo_of] < ECHO_ASKS_MAX // len(self._echoes)
+
+    def _add(self, wish: Wish, ask: _Ask) -> None:
+        self._asks[wish] = ask
+        match wish:
+            case WantBatches(author):
+                self._logs.setdefault(author, {})[wish] = ask
+            case WantChain():
+                self._chains[wish] = ask
+            case _:
+                pass
+        if ask.log is not None:
+            self._echoes[ask.log] += 1
+        self._set_due(wish, ask, ask.due_ms)
+
+    def _drop(self, wish: Wish, ask: _Ask) -> None:
+        del self._asks[wish]
+        match wish:
+            case WantBatches(author):
+                del self._logs[author][wish]
+            case WantChain():
+                del self._chains[wish]
+            case _:
+                pass
+        if ask.log is not None:
+            self._echoes[ask.log] -= 1
+
+    def _set_due(self, wish: Wish, ask: _Ask, due_ms: int) -> None:
+        ask.due_ms = due_ms
         if ask.targets:
-            self._arm(ask.due_ms)
+            self._pushed += 1
+            heapq.heappush(self._due, (due_ms, self._pushed, wish))
+            self._arm(due_ms)
 
     def asked_for_log(self, author: int) -> bool:
         """Say whether batches of log `author` are asked for, beyond those that come unasked."""
-        return any(isinstance(w, WantBatches) and w.author == author for w in self._asks)
+        return bool(self._logs.get(author))
+
+    def named(self, batches: Sequence[LogBatch]) -> list[bool]:
+        """Say which batches of an answer, in seq order, lie on a path that ends as we asked."""
+        ends: dict[int, dict[bytes, None]] = {}
+        marks = [False] * len(batches)
+        for k in range(len(batches) - 1, -1, -1):
+            batch = batches[k]
+            if batch.author not in ends:
+                asked = self._logs.get(batch.author, {})
+                ends[batch.author] = {w.until.digest: None for w in asked if w.until is not None}
+            wanted = ends[batch.author]
+            if wanted and batch_digest(batch) in wanted:
+                wanted[batch.prev] = None
+                marks[k] = True
+        return marks
 
     def asked_for_block(self, digest: bytes) -> bool:
         return WantBlock(digest) in self._asks
 
     def asked_for_chain(self) -> bool:
         """Say whether committed blocks are asked for that have not come."""
-        return any(isinstance(w, WantChain) and not self._satisfied(w) for w in self._asks)
+        return any(not self._satisfied(wish) for wish in self._chains)
 
     def progress(self, author: int) -> None:
         """Batches of log `author` came: ask at once for the rest of what is wanted of it."""
-        for wish, ask in self._asks.items():
-            if isinstance(wish, WantBatches) and wish.author == author:
-                ask.due_ms, ask.tries = self._ctx.now_ms, 0
-                self._arm(ask.due_ms)
+        for wish, ask in self._logs.get(author, {}).items():
+            ask.tries = 0
+            if ask.due_ms > self._ctx.now_ms:
+                self._set_due(wish, ask, self._ctx.now_ms)
 
     def tick(self) -> None:
         """Send what is due; forget what has come or was asked for too often."""
-        ctx, now = self._ctx, self._ctx.now_ms
+        ctx, now, due = self._ctx, self._ctx.now_ms, self._due
         self._timer_ms = 0
         bodies: dict[int, list[CommandId]] = {}
-        next_ms: int | None = None
-        for wish, ask in list(self._asks.items()):
-            if self._satisfied(wish) or ask.tries >= TRIES_MAX:
-                del self._asks[wish]
+        while due and due[0][0] <= now:
+            at_ms, _, wish = heapq.heappop(due)
+            ask = self._asks.get(wish)
+            if ask is None or ask.due_ms != at_ms:
                 continue
-            if ask.due_ms <= now:
-                for _ in range(min(ctx.committee.f + 1, len(ask.targets))):
-                    peer = ask.targets[ask.next % len(ask.targets)]
-                    ask.next += 1
-                    if isinstance(wish, WantBody):
-                        bodies.setdefault(peer, []).append(wish.id)
-                    else:
-                        ctx.send(peer, self._question(wish))
-                ask.tries += 1
-                ask.due_ms = now + min(RETRY_MS * ask.tries, RETRY_MAX_MS)
-            next_ms = ask.due_ms if next_ms is None else min(next_ms, ask.due_ms)
+            if self._satisfied(wish) or ask.tries >= TRIES_MAX:
+                self._drop(wish, ask)
+                continue
+            for _ in range(min(ctx.committee.f + 1, len(ask.targets))):
+                peer = ask.targets[ask.next % len(ask.targets)]
+                ask.next += 1
+                if isinstance(wish, WantBody):
+                    bodies.setdefault(peer, []).append(wish.id)
+                else:
+                    ctx.send(peer, self._question(wish))
+            ask.tries += 1
+            again_ms = now + min(RETRY_MS * ask.tries, RETRY_MAX_MS)
+            # Repeats fall on one grid, so that many of them make one tick and few messages.
+            self._set_due(wish, ask, again_ms - again_ms % REPEAT_GRID_MS)
         for peer, ids in bodies.items():
             for start in range(0, len(ids), FETCH_IDS_MAX):
                 ctx.send(peer, GetBodies(tuple(ids[start : start + FETCH_IDS_MAX])))
-        if next_ms is not None:
-            self._arm(next_ms)
+        if due:
+            self._arm(due[0][0])
 
     def _arm(self, at_ms: int) -> None:
         if self._timer_ms == 0 or at_ms < self._timer_ms:

@@ -129,8 +129,11 @@ class LogKeeper:
         assert body is not None, "a logged command's body is held until it is over"
         return body
 
-    def on_batch(self, peer: int, batch: LogBatch, asked: bool) -> bool:
-        """Hold a peer's batch if there is room, and echo what it logs; say if it was new."""
+    def on_batch(self, peer: int, batch: LogBatch, asked: bool, named: bool = False) -> bool:
+        """Hold a batch if there is room, and echo what it logs; say if it was new.
+
+        It is `asked` for when its log is, and `named` when it lies on a path that we asked for.
+        """
         ctx = self._ctx
         if batch.author == ctx.me:
             self._on_own_batch(peer, batch)
@@ -141,7 +144,7 @@ class LogKeeper:
         rival = ctx.logs.rival(batch, digest)
         if rival is not None:
             self._evidence.found("log_fork", batch.author, batch.seq, rival.batch, batch)
-        if not ctx.logs.wanted(batch, asked):
+        if not ctx.logs.has_room(batch, digest, peer if asked else None, named):
             ctx.count("batches_unwanted")
             return False
         ids = [command_id(ctx.committee.network, decode_command(body)) for body in batch.bodies]
@@ -172,7 +175,8 @@ class LogKeeper:
         for entry in sealed.batch.entries:
             id_ = CommandId(entry)
             if id_ in sealed.missing:
-                self._fetcher.want(WantBody(id_), [sealed.batch.author], ECHO_PATIENCE_MS)
+                author = sealed.batch.author
+                self._fetcher.want(WantBody(id_), [author], ECHO_PATIENCE_MS, echo_of=author)
         self._log_all(sealed.batch.entries)
 
     def _log_all(self, ids: Iterable[bytes]) -> None:

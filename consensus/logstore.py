@@ -21,8 +21,9 @@ EXPIRIES_SLACK = 4_096
 """Emitted commands stay in the expiry queue until there are so many more of them than held."""
 LOG_BYTES_MAX = 32 << 20
 """Bytes kept unasked of one log above its committed head; later batches are fetched when named."""
-BRANCHES_MAX = 8
-"""Batches kept for one (author, seq); a liar's further branches are refused."""
+BRANCHES_PER_PEER_MAX = 2
+"""Rival batches at one position of a log that one peer's answers may add: each peer has places of
+its own, so that a liar with many branches cannot fill those that the committed one will need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,8 @@ class LogStore:
         self._bodies: dict[CommandId, bytes] = {}
         self._expiries: list[CommandId] = []
         self._waiting: dict[CommandId, list[SealedBatch]] = {}
+        self._given: list[dict[int, dict[int, int]]] = [{} for _ in range(committee.n)]
+        """By author, seq and peer: the rival batches that the peer's answers have added."""
         self.branched: dict[int, tuple[SealedBatch, SealedBatch]] = {}
         """The first two batches seen at one seq, by author: evidence of a forked log."""
 
@@ -78,15 +81,29 @@ class LogStore:
     def batch(self, author: int, digest: bytes) -> SealedBatch | None:
         return self._held[author].get(Digest(digest))
 
-    def wanted(self, batch: LogBatch, asked: bool) -> bool:
-        """Say whether `batch` has room: in the window, and first at its seq or asked for."""
-        base = self.bases[batch.author].seq
-        if not base < batch.seq <= base + 2 * self._parameters.log_window:
+    def has_room(
+        self, batch: LogBatch, digest: Digest, giver: int | None = None, named: bool = False
+    ) -> bool:
+        """Say whether `batch` is kept: in the window, and first at its seq or worth a branch.
+
+        Worth one is what is `named` by a path that we asked for, what a held batch stands on, and
+        of an asked-for answer by `giver` so much that no peer can take the place of another's.
+        """
+        author, seq = batch.author, batch.seq
+        base = self.bases[author].seq
+        if not base < seq <= base + 2 * self._parameters.log_window:
             return False
-        if not asked and self._sizes[batch.author] > LOG_BYTES_MAX:
+        if named:
+            return True
+        if giver is None and self._sizes[author] > LOG_BYTES_MAX:
             return False
-        rivals = self._by_seq[batch.author].get(batch.seq, ())
-        return not rivals or (asked and len(rivals) < BRANCHES_MAX)
+        if not self._by_seq[author].get(seq) or digest in self._after[author]:
+            return True
+        if giver is None:
+            return False
+        given = self._given[author].setdefault(seq, {})
+        given[giver] = given.get(giver, 0) + 1
+        return given[giver] <= BRANCHES_PER_PEER_MAX
 
     def rival(self, batch: LogBatch, digest: Digest) -> SealedBatch | None:
         """Return a different batch at the same position: with `batch`, evidence of a fork."""
@@ -223,6 +240,7 @@ class LogStore:
         self.bases[author] = last.head
         self.base_batches[author] = last.batch
         for seq in range(first_seq, last.batch.seq + 1):
+            self._given[author].pop(seq, None)
             for sealed in self._by_seq[author].pop(seq, ()):
                 self._forget(sealed)
 

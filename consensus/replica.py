@@ -244,9 +244,10 @@ class Replica:
         """Take an answer; what is new in it lets us ask for the rest at once. The f+1 answers to
         one question hold the same, so only one of them does, and questions do not multiply."""
         grown: dict[int, None] = {}
-        for batch in batches:
+        named = self._fetcher.named(batches)
+        for batch, is_named in zip(batches, named, strict=True):
             asked = self._fetcher.asked_for_log(batch.author)
-            if self.keeper.on_batch(peer, batch, asked):
+            if self.keeper.on_batch(peer, batch, asked, is_named):
                 grown[batch.author] = None
         for author in grown:
             self._fetcher.progress(author)

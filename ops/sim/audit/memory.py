@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from consensus.blocktree import BLOCKS_MAX, RECENT_MAX
 from consensus.committer import DIGESTS_KEPT
-from consensus.fetch import ASKS_MAX
-from consensus.logstore import BRANCHES_MAX
+from consensus.fetch import ASKS_MAX, ECHO_ASKS_MAX
+from consensus.logstore import BRANCHES_PER_PEER_MAX
 from consensus.ownlog import RECEIPTS_MAX
 from consensus.replica import Replica
 from consensus.tally import ROUNDS_AHEAD_MAX, ROUNDS_BEHIND_MAX
@@ -34,7 +34,7 @@ def bounds(core: Replica) -> dict[str, int]:
     """Return the most that each container may hold."""
     ctx = core.ctx
     n, parameters = ctx.committee.n, ctx.parameters
-    batches = n * 2 * parameters.log_window * BRANCHES_MAX
+    batches = n * 2 * parameters.log_window * (1 + n * BRANCHES_PER_PEER_MAX)
     rounds = ROUNDS_AHEAD_MAX + ROUNDS_BEHIND_MAX + 1
     return {
         "batches": batches,
@@ -42,7 +42,7 @@ def bounds(core: Replica) -> dict[str, int]:
         "blocks": BLOCKS_MAX + RECENT_MAX,
         "state digests": DIGESTS_KEPT + 1,
         "receipts": RECEIPTS_MAX,
-        "asks": ASKS_MAX,
+        "asks": ASKS_MAX + ECHO_ASKS_MAX,
         "votes": n * rounds,
         "commit votes": n * (rounds + DIGESTS_KEPT),
         "timeouts": n * rounds,

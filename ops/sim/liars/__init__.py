@@ -20,6 +20,7 @@ from ops.sim.liars.logs import (
     Reverser,
     Shuffler,
     Stuffer,
+    Swamper,
     Withholder,
 )
 from ops.sim.liars.rounds import (
@@ -52,6 +53,7 @@ _ALL: tuple[type[Liar], ...] = (
     Withholder,
     Bodyless,
     Ghost,
+    Swamper,
     Inventor,
     HighClaimer,
     LowClaimer,

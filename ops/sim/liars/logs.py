@@ -9,7 +9,7 @@ from typing import ClassVar
 from msgspec.structs import replace
 
 from consensus.batches import INBOX_START_HASH, SealedBatch, inbox_chain
-from consensus.command import CommandId, command_id, encode_command
+from consensus.command import CommandId, command_id, decode_command, encode_command
 from consensus.effects import Input, L1Observed, PricesObserved
 from consensus.messages import (
     Batches,
@@ -182,6 +182,17 @@ class Ghost(_Bodyless):
     about = "logs commands whose bodies nobody ever gets"
 
 
+class Swamper(_LogLiar):
+    name = "swamp"
+    about = "fills its log with ids of commands that do not exist, for others to ask for"
+
+    def arrange(self, waiting: Receipts, now_ms: int) -> Receipts:
+        expires_ms = (now_ms + GHOST_EXPIRY_MS).to_bytes(8, "big")
+        room = self.desk.parameters.entries_max - len(waiting)
+        ids = (CommandId(expires_ms + self.desk.rng.randbytes(32)) for _ in range(max(room, 0)))
+        return [*waiting, *((id_, False) for id_ in ids)]
+
+
 class Logless(Liar):
     name = "logless"
     about = "never shows its log, but takes part in everything else"
@@ -238,6 +249,9 @@ class Forker(Liar):
                 )
             )
             self._made[branch, batch.seq] = self._tips[branch] = made
+            ids = (command_id(self.desk.committee.network, decode_command(b)) for b in made.bodies)
+            # Its own replica knows both branches, so it can follow whichever is committed.
+            self.core.keeper.hold(SealedBatch(made, tuple(ids)))
         return made
 
     def say(self, peer: int, message: Message) -> Said:
