@@ -117,7 +117,7 @@ class Driver:
         """Drive the core until cancelled. Errors: Halted; StoreError, after which nothing left."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._run_timers)
-            self.offer(core.Start())
+            self._inputs.appendleft(core.Start())  # Links may have come up before.
             next_turn_s = trio.current_time()
             while True:
                 if not self._inputs and not len(self.inbox):
