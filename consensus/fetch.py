@@ -214,7 +214,7 @@ class Fetcher:
                 if isinstance(wish, WantBody):
                     bodies.setdefault(peer, []).append(wish.id)
                 else:
-                    ctx.send(peer, self._question(wish))
+                    ctx.send(peer, self._question(wish, ask.tries))
             ask.tries += 1
             again_ms = now + min(RETRY_MS * ask.tries, RETRY_MAX_MS)
             # Repeats fall on one grid, so that many of them make one tick and few messages.
@@ -230,10 +230,14 @@ class Fetcher:
             self._timer_ms = at_ms
             self._ctx.timer(TIMER, at_ms)
 
-    def _question(self, wish: WantBatches | WantBlock | WantChain) -> Message:
+    def _question(self, wish: WantBatches | WantBlock | WantChain, tries: int) -> Message:
         match wish:
             case WantBatches(author, after, until, _):
-                return GetBatches(author, after or self._ctx.logs.bases[author], until)
+                logs = self._ctx.logs
+                if after is None:
+                    # What is held may be another branch: every other time from what is committed.
+                    after = logs.bases[author] if tries % 2 else logs.furthest(author)
+                return GetBatches(author, after, until)
             case WantBlock(digest):
                 return GetBlock(digest, self._ctx.tree.tip.height)
             case WantChain(height):

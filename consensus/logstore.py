@@ -214,19 +214,34 @@ class LogStore:
 
     def deepest(self, author: int, start: Head, batches_max: int) -> list[SealedBatch]:
         """Return the longest run of ready batches after `start`, at most `batches_max` of them."""
+        return self._longest(author, start, batches_max, ready=True)
+
+    def furthest(self, author: int) -> Head:
+        """Return the end of the longest held run after the committed head, bodies held or not."""
+        base = self.bases[author]
+        run = self._longest(author, base, 2 * self._parameters.log_window, ready=False)
+        return run[-1].head if run else base
+
+    def _longest(
+        self, author: int, start: Head, batches_max: int, ready: bool
+    ) -> list[SealedBatch]:
         after = self._after[author]
         best: list[SealedBatch] = []
         stack: list[tuple[bytes, list[SealedBatch]]] = [(start.digest, [])]
         while stack:
             digest, run = stack.pop()
             while len(run) < batches_max:
-                ready = [s for s in after.get(digest, ()) if not s.missing and self._follows(s)]
-                if not ready:
+                nexts = [
+                    sealed
+                    for sealed in after.get(digest, ())
+                    if not (ready and sealed.missing) and self._follows(sealed)
+                ]
+                if not nexts:
                     break
-                for other in ready[1:]:
+                for other in nexts[1:]:
                     stack.append((other.digest, [*run, other]))
-                run.append(ready[0])
-                digest = ready[0].digest
+                run.append(nexts[0])
+                digest = nexts[0].digest
             if len(run) > len(best):
                 best = run
         return best

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from consensus.batches import SealedBatch
 from consensus.codec import decode, encode
 from consensus.command import CommandId
 from consensus.context import (
@@ -97,14 +98,23 @@ class Library:
             if until is None:
                 held = ctx.logs.deepest(author, at, FETCH_BATCHES_MAX)
             else:
-                path = ctx.logs.path(author, at, until)
-                held = path if isinstance(path, list) else []
+                held = self._run_to(author, at, until)
             for sealed in held[: FETCH_BATCHES_MAX - len(run)]:
                 if size >= ANSWER_BYTES_MAX:
                     break
                 run.append(sealed.batch)
                 size += len(encode(sealed.batch))
         return Batches(tuple(run)) if run else None
+
+    def _run_to(self, author: int, at: Head, until: Head) -> list[SealedBatch]:
+        """Return the first held batches from `at` up to `until`, or if that is another branch the
+        last ones before it: an answer that holds `until` itself always helps."""
+        logs = self._ctx.logs
+        path = logs.path(author, at, until)
+        if isinstance(path, list):
+            return path
+        path = logs.path(author, logs.bases[author], until)
+        return path[-FETCH_BATCHES_MAX:] if isinstance(path, list) else []
 
     def bodies(self, question: GetBodies) -> Bodies | None:
         """Return those of the wanted commands that are here."""
