@@ -41,7 +41,14 @@ from settlement.checkpoint import Accepted, SubmitCheckpoint
 from settlement.ethereum import Addresses, open_client
 from settlement.shares import BlsGroup, BlsShareSigner
 from settlement.submitter import Submitter
-from settlement.watcher import ChainEvent, CheckpointAccepted, InboxAdvance, Watcher
+from settlement.watcher import (
+    ORIGIN,
+    ChainEvent,
+    CheckpointAccepted,
+    Cursor,
+    InboxAdvance,
+    Watcher,
+)
 
 log = logging.getLogger("fairlane.node")
 
@@ -218,7 +225,8 @@ class Node:
             )
         )
         self._submitter = Submitter(client)
-        self._watcher = Watcher(client, self._config.finality)
+        start = Cursor(self._genesis.start_block - 1, ORIGIN.count, ORIGIN.hash)
+        self._watcher = Watcher(client, self._config.finality, start)
         await nursery.start(self.transport.run)
         nursery.start_soon(self.driver.run)
         nursery.start_soon(self._submitter.run)

@@ -16,6 +16,8 @@ from ops.node import Node, open_node
 
 EXIT_HALTED = 3
 DUMP_FILE = "halted.dump"
+LOGGERS = ("fairlane", "settlement")
+"""Ours; the libraries' own stay at warnings."""
 STOP_MAX_S = 7.0
 """A stop that takes longer hangs somewhere that cannot be cancelled: say where, and end."""
 GC_THRESHOLDS = (5_000, 10, 20)
@@ -60,7 +62,8 @@ async def _run(home: Path) -> int:
     )
     code = 0
     try:
-        logging.getLogger("fairlane").setLevel(load_config(home).log_level.upper())
+        for name in LOGGERS:
+            logging.getLogger(name).setLevel(load_config(home).log_level.upper())
         node = open_node(home)
         await _run_until_signal(node)
     except* Halted as group:

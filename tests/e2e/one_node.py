@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import trio
@@ -22,6 +22,7 @@ from ops.admission import SigningDomain, signing_domain
 from ops.client_keys import SignedCommand, TraderKey
 from ops.devnet.plan import Plan, make_genesis, make_plan, write_homes
 from ops.node import Node, open_node
+from settlement.deploy import Deployed
 from settlement.ethereum import Addresses
 from tests.ops.door_cases import JSON, Door, single
 
@@ -37,23 +38,39 @@ PATIENCE_S = 10.0
 POLL_S = 0.02
 
 
-def make_home(home: Path) -> Plan:
-    """Write the home of a network of one node."""
-    plan = make_plan(home, 1)
-    genesis = make_genesis(plan, CHAIN_ID, ADDRESSES, devnet_genesis())
-    write_homes(plan, genesis, DEAD_URL, "error")
-    return plan
+class Home(NamedTuple):
+    """The files of a network, whose nodes may run or not."""
+
+    plan: Plan
+    domain: SigningDomain
+
+    @property
+    def first(self) -> Path:
+        """The home of replica 0."""
+        return self.plan.nodes[0].home
+
+    @property
+    def url(self) -> str:
+        """The door of replica 0."""
+        return self.plan.nodes[0].url
+
+
+def make_home(home: Path, nodes: int = 1, rpc_url: str = DEAD_URL) -> Home:
+    """Write the homes of a network of one node, or of more."""
+    plan = make_plan(home, nodes)
+    genesis = make_genesis(plan, CHAIN_ID, Deployed(ADDRESSES, 0), devnet_genesis())
+    write_homes(plan, genesis, rpc_url, "error")
+    return Home(plan, signing_domain(genesis.network_id(), CHAIN_ID, ADDRESSES.vault))
 
 
 class OneNode:
     """A running node and a client of its door."""
 
-    def __init__(self, node: Node, http: httpx.AsyncClient, plan: Plan, shutdown: trio.Event):
+    def __init__(self, node: Node, http: httpx.AsyncClient, home: Home, shutdown: trio.Event):
         self.node = node
         self.http = http
         self.shutdown = shutdown
-        network = node.view.status().network
-        self.domain: SigningDomain = signing_domain(network, CHAIN_ID, ADDRESSES.vault)
+        self.domain = home.domain
 
     @property
     def now_ms(self) -> int:
@@ -130,16 +147,16 @@ class OneNode:
 
 
 @asynccontextmanager
-async def running(plan: Plan) -> AsyncIterator[OneNode]:
-    """Run the node of `plan` for as long as the context lasts, and stop it as SIGTERM does."""
-    node = await trio.to_thread.run_sync(open_node, plan.nodes[0].home)
+async def running(home: Home) -> AsyncIterator[OneNode]:
+    """Run the node of `home` for as long as the context lasts, and stop it as SIGTERM does."""
+    node = await trio.to_thread.run_sync(open_node, home.first)
     shutdown = trio.Event()
     async with trio.open_nursery() as nursery:
         opened = trio.Event()
         nursery.start_soon(node.run, shutdown, lambda _: opened.set())
         await opened.wait()
-        async with httpx.AsyncClient(base_url=plan.nodes[0].url, trust_env=False) as http:
-            one = OneNode(node, http, plan, shutdown)
+        async with httpx.AsyncClient(base_url=home.url, trust_env=False) as http:
+            one = OneNode(node, http, home, shutdown)
             async with trio.open_nursery() as feed:
                 feed.start_soon(one.feed_prices)
                 await one.ready()

@@ -132,8 +132,8 @@ async def test_a_session_key_cannot_withdraw(tmp_path: Path) -> None:
 
 
 async def test_a_replayed_command_happens_once_also_after_a_restart(tmp_path: Path) -> None:
-    plan = make_home(tmp_path)
-    async with running(plan) as one:
+    home = make_home(tmp_path)
+    async with running(home) as one:
         await opened(one)
         await one.outcome(one.sign(BOB, order(BOB, 1, SELL, qty=100)))
         command = one.sign(SESSION, order(ALICE, 3), ahead_ms=110_000)
@@ -148,7 +148,7 @@ async def test_a_replayed_command_happens_once_also_after_a_restart(tmp_path: Pa
         told = await one.get("/v1/outcomes?limit=500")
         receipt = await one.get(f"/v1/receipts/{command.id.hex()}")
         digests = dict((await one.get("/v1/status"))["recent_digests"])
-    async with running(plan) as one:
+    async with running(home) as one:
         response = await one.post(command.body)
         assert (response.status_code, response.json()["error"]["code"]) == (409, "duplicate")
         later = one.sign(SESSION, order(ALICE, 4))
