@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,3 +54,33 @@ def test_two_of_five_killed_stop_the_network_and_their_return_resumes_it() -> No
 @pytest.mark.e2e
 def test_four_nodes_trade_and_settle() -> None:
     check(devnet("--nodes", "4", "--events", "200", "--rate", "40", "--seed", "3"), 4, 200)
+
+
+@pytest.mark.e2e
+def test_an_interrupt_leaves_no_process_behind(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    command = [sys.executable, "-m", "ops", "devnet", "--seconds", "600", "--home", str(home)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("height"):
+                break
+        assert len(_running(home)) == 1 + 5, "the devnet itself and its nodes"
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+        assert process.wait(RUN_S) == 130
+    assert _running(home) == []
+
+
+def _running(home: Path) -> list[str]:
+    """Return the command lines of processes that name `home`. Source: proc(5)."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                continue
+            if str(home) in line and "ops" in line:
+                found.append(line)
+    return found
