@@ -8,7 +8,7 @@ from consensus.command import CommandId
 from consensus.committer import DIGEST_INTERVAL
 from consensus.context import TABLE_EVIDENCE
 from consensus.effects import Reply
-from matcher.outcome import CommandOutcome, Fill
+from matcher.outcome import REJECTED, CommandOutcome, Fill
 from ops.metric_sources import EVIDENCE_KINDS
 from ops.metrics import Metrics
 from ops.replica import ExchangeReplica, Executed
@@ -86,7 +86,9 @@ class Observer:
                 trades += 1
             elif isinstance(event, CommandOutcome):
                 commands += 1
-                metrics.execution.command_executed(event.status, event.reason or "")
+                # A cancelled order has a reason too, but nobody refused it.
+                refused = event.reason if event.status == REJECTED else None
+                metrics.execution.command_executed(event.status, refused or "")
                 self.own.executed(event.id, now_s)
         metrics.consensus.block_committed(now_s, block.round, commands)
         metrics.execution.block_executed(block.height, trades)

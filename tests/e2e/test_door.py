@@ -98,6 +98,9 @@ async def test_an_order_without_margin_is_rejected_and_changes_nothing(tmp_path:
         assert await snapshot(one) == before
         receipt = await one.get(f"/v1/receipts/{wanted.id.hex()}")
         assert set(receipt) == {"id", "state", "seen", "ordered", "executed"}
+        metrics = (await one.http.get("/metrics")).text
+        assert 'fairlane_execution_rejects_total{reason="insufficient_margin"} 1.0' in metrics
+        assert "fairlane_execution_latency_seconds_count 3.0" in metrics, "what came in here"
         affordable = await one.outcome(one.sign(SESSION, order(ALICE, 6)))
         assert affordable["status"] == "filled", "with margin the same trader does trade"
         assert await snapshot(one) != before
