@@ -59,12 +59,16 @@ class Driver:
         clock: Clock,
         metrics: Metrics,
         *,
-        on_record: Callable[[Executed | core.Reply, list[core.Write]], None],
+        on_record: Callable[[Executed | LogBatch, list[core.Write]], None],
+        on_logged: Callable[[LogBatch], None],
         on_executed: Callable[[Executed], None],
         on_reply: Callable[[core.Reply], None],
         on_submit: Callable[[SubmitCheckpoint], None],
     ) -> None:
-        """`on_record` may append records to write in the turn; the others come after the write."""
+        """`on_record` may append records to write in the turn; the others come after the write.
+
+        `on_logged` gets the own batches.
+        """
         self.replica = replica
         self.inbox = Inbox(replica.config.committee.n)
         self._admission = admission
@@ -72,6 +76,7 @@ class Driver:
         self._clock = clock
         self._metrics = metrics
         self._on_record = on_record
+        self._on_logged = on_logged
         self._on_executed = on_executed
         self._on_reply = on_reply
         self._on_submit = on_submit
@@ -199,21 +204,22 @@ class Driver:
                     sync = sync or effect.sync
                     continue
                 effects.append(effect)
-                if isinstance(effect, Executed | core.Reply):
+                if isinstance(effect, Executed):
                     self._on_record(effect, writes)
-                    blocks += isinstance(effect, Executed) and not effect.replayed
+                    blocks += not effect.replayed
                 elif isinstance(effect, core.Broadcast) and not isinstance(event, core.Start):
-                    self._note_own(effect.message, started)
+                    self._note_own(effect.message, started, writes)
             self._metrics.node.stepped(took_s)
             self._metrics.execution.blocks_took(took_s, blocks)
         return effects, writes, sync
 
-    def _note_own(self, message: Message, now_s: float) -> None:
+    def _note_own(self, message: Message, now_s: float, writes: list[core.Write]) -> None:
         """Count what the core made in a step (at the start it only says its last words again)."""
         if isinstance(message, Proposal):
             self._metrics.consensus.proposed(now_s, message.block.round)
         elif isinstance(message, LogBatch):
             self._metrics.order.batch_signed(len(message.entries))
+            self._on_record(message, writes)
 
     def _perform(self, effect: Effect) -> None:
         match effect:
@@ -221,6 +227,8 @@ class Driver:
                 self._send(peer, message)
             case core.Broadcast(message):
                 self._broadcast(CONSENSUS, encode(message), str(message.__struct_config__.tag))
+                if isinstance(message, LogBatch):
+                    self._on_logged(message)
             case BroadcastShare(share):
                 self._broadcast(SETTLEMENT, encode(share), "share")
             case core.SetTimer(name, at_ms):

@@ -2,7 +2,7 @@
 
 Outcomes and trades are numbered from 1, the same at every node. The newest are in memory, all
 that are kept are on disk; their records go into the same write as the block that made them. So
-the journal hears of each thing twice: `record` before that write, `on_reply` and `on_executed`
+the journal hears of each thing twice: `record` before that write, `on_logged` and `on_executed`
 after it, and only what it has heard twice is shown to anybody.
 """
 
@@ -41,7 +41,7 @@ TABLE_RECEIPTS = "receipts"
 RECENT_MAX = 20_000
 """Outcomes and trades in memory; older outcomes are read from disk, older trades are lost."""
 SEEN_MAX = 20_000
-"""Commands seen and not yet over whose place in the own log is remembered, the newest ones."""
+"""Commands in the own log and not yet over whose place there is remembered, the newest ones."""
 VOID_MAX = 20_000
 """Commands that expired unordered which are remembered; the oldest is forgotten first."""
 EXPIRIES_SLACK = 4_096
@@ -125,11 +125,10 @@ class Journal:
         kept = ("_recent", "_by_id", "_trades", "_recorded", "_logged", "_seen", "_expiries")
         return {name: len(getattr(self, name)) for name in (*kept, "_void", "_settled")}
 
-    def record(self, event: Reply | Executed, now_ms: int, writes: list[Write]) -> None:
+    def record(self, event: LogBatch | Executed, now_ms: int, writes: list[Write]) -> None:
         """Append the records to write with what happened, unless it is replayed."""
-        if isinstance(event, Reply):
-            if event.status == "seen" and event.seq:
-                self._logged[event.id] = event.seq
+        if isinstance(event, LogBatch):
+            self._logged.update(dict.fromkeys(event.entries, event.seq))
             return
         if event.replayed:
             return
@@ -161,14 +160,17 @@ class Journal:
             for sequence, event in enumerate(outcomes, executed.first_outcome)
         ]
 
+    def on_logged(self, batch: LogBatch) -> None:
+        """Remember where these commands stand in the own log."""
+        for entry in batch.entries:
+            self._logged.pop(entry, None)
+            if entry not in self._by_id:
+                self._remember_seen(CommandId(entry), batch.seq)
+
     def on_reply(self, reply: Reply) -> None:
-        """Remember where a client's command stands in the own log, or that it never can happen."""
+        """Remember of a client's command that it never can happen."""
         if reply.status == "expired":
             self._remember_void(reply.id, 0)
-        elif reply.status == "seen" and reply.seq:
-            self._logged.pop(reply.id, None)
-            if reply.id not in self._by_id:
-                self._remember_seen(reply.id, reply.seq)
 
     def _remember_seen(self, id_: CommandId, seq: int) -> None:
         self._seen[id_] = seq
@@ -184,7 +186,7 @@ class Journal:
             self._void.popitem(last=False)
 
     def on_executed(self, executed: Executed) -> list[CommandId]:
-        """Show a block's events; return the commands seen here that expired unordered by it."""
+        """Show a block's events; return the logged commands that expired unordered by it."""
         outcomes = self._recorded.pop(executed.block.height, None)
         if outcomes is None:
             outcomes = [self._as_written(*each) for each in self._outcomes_of(executed, 0)]

@@ -144,7 +144,7 @@ class OrderMetrics:
             "wait_seconds", "From own persisted batch to the emitting block's commit.", LATENCY
         )
         self._batch_size = order.histogram("batch_size", "Commands in a fair-order batch.", SIZES)
-        self._void = order.counter("void", "Commands taken here that expired unordered.")
+        self._void = order.counter("void", "Commands in the own log that expired unordered.")
         self._censored = order.gauge(
             "censorship_alarms", "Ids in f+1 committed logs, pending for longer than the alarm."
         )
@@ -182,7 +182,7 @@ class OrderMetrics:
             self._batch_size.observe(size)
 
     def void(self, commands: int) -> None:
-        """So many commands of own clients expired before they were ordered."""
+        """So many commands in the own log expired before they were ordered."""
         self._void.inc(commands)
 
     def ordered(self, wait_s: float) -> None:

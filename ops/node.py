@@ -19,7 +19,8 @@ from consensus.blocktree import genesis_block
 from consensus.committee import Member
 from consensus.crypto import Ed25519Signer
 from consensus.digest import domain_separator
-from consensus.effects import L1Observed, Reply, Write
+from consensus.effects import L1Observed, Write
+from consensus.messages import LogBatch
 from matcher.genesis import MarketGenesis
 from ops.admission import SigningDomain, signing_domain, verify_body
 from ops.clock import Clock
@@ -99,6 +100,7 @@ class Node:
             self._clock,
             self.metrics,
             on_record=self._on_record,
+            on_logged=self._journal.on_logged,
             on_executed=self._on_executed,
             on_reply=lambda reply: self.view.on_reply(reply),
             on_submit=self._on_submit,
@@ -159,7 +161,7 @@ class Node:
             self._store,
         )
 
-    def _on_record(self, event: Executed | Reply, writes: list[Write]) -> None:
+    def _on_record(self, event: Executed | LogBatch, writes: list[Write]) -> None:
         self._journal.record(event, self._clock.now_ms(), writes)
 
     def _on_executed(self, executed: Executed) -> None:

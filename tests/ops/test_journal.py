@@ -16,6 +16,7 @@ from consensus.command import CommandId
 from consensus.digest import Digest
 from consensus.effects import Reply, Write
 from consensus.fairorder import OrderedBatch
+from consensus.messages import InboxClaim, LogBatch
 from consensus.sequencer import OrderedBlock
 from matcher.outcome import CommandOutcome, Fill
 from ops import journal as module
@@ -61,6 +62,12 @@ def block(
     return Executed(ordered, tuple(events), first, replayed)
 
 
+def logged(seq: int, *ids: CommandId) -> LogBatch:
+    """Return an own batch; the journal looks at its place and its entries only."""
+    claim = InboxClaim(0, bytes(32), ())
+    return LogBatch(1, 0, seq, bytes(32), NOW_MS, ids, (), (), claim, bytes(64))
+
+
 class Node:
     """A journal on its disk, driven as the driver does."""
 
@@ -70,16 +77,19 @@ class Node:
         self.height = 0
         self.outcomes = 0
 
-    def turn(self, *events: Reply | Executed, now_ms: int = NOW_MS) -> list[CommandId]:
+    def turn(self, *events: Reply | LogBatch | Executed, now_ms: int = NOW_MS) -> list[CommandId]:
         """Record events, write, then tell; return the void ids."""
         writes: list[Write] = []
         for event in events:
-            self.journal.record(event, now_ms, writes)
+            if not isinstance(event, Reply):
+                self.journal.record(event, now_ms, writes)
         self.store.apply(writes, sync=True)
         void: list[CommandId] = []
         for event in events:
             if isinstance(event, Reply):
                 self.journal.on_reply(event)
+            elif isinstance(event, LogBatch):
+                self.journal.on_logged(event)
             else:
                 void += self.journal.on_executed(event)
         return void
@@ -104,7 +114,7 @@ class Node:
 def test_a_command_goes_from_seen_to_settled() -> None:
     node, id_ = Node(), id_of(1)
     assert node.state(id_) == "unknown"
-    node.turn(Reply(id_, "seen", 0, 12))
+    node.turn(logged(12, id_))
     assert node.state(id_) == "seen"
     node.execute([id_of(2), id_])
     receipt = node.journal.receipt(id_)
@@ -124,13 +134,13 @@ def test_nothing_is_shown_before_it_is_written() -> None:
     node, id_ = Node(), id_of(1)
     executed = block(1, [id_], 1, fills=1)
     writes: list[Write] = []
-    node.journal.record(Reply(id_, "seen", 0, 3), NOW_MS, writes)
+    node.journal.record(logged(3, id_), NOW_MS, writes)
     node.journal.record(executed, NOW_MS, writes)
     node.store.apply(writes, sync=True)
     assert node.state(id_) == "unknown"
     assert not node.journal.outcomes(0, 10) and not node.journal.trades(0, 10)
     assert node.journal.trade_count == 0
-    node.journal.on_reply(Reply(id_, "seen", 0, 3))
+    node.journal.on_logged(logged(3, id_))
     node.journal.on_executed(executed)
     receipt = node.journal.receipt(id_)
     assert receipt is not None and receipt.seen is not None and receipt.seen.seq == 3
@@ -152,7 +162,7 @@ def test_what_expires_unordered_is_void_and_only_that() -> None:
     node = Node()
     soon, later, done = id_of(1, NOW_MS + 10), id_of(2, NOW_MS + 99), id_of(3, NOW_MS + 10)
     for seq, id_ in enumerate((soon, later, done), 1):
-        node.turn(Reply(id_, "seen", 0, seq))
+        node.turn(logged(seq, id_))
     assert node.execute([done], time_ms=NOW_MS + 9) == []
     assert node.execute([], time_ms=NOW_MS + 10) == [soon]
     assert [node.state(id_) for id_ in (soon, later, done)] == ["void", "seen", "executed"]
@@ -170,20 +180,29 @@ def test_a_client_told_expired_can_ask_again() -> None:
 def test_an_id_answered_after_its_outcome_is_not_held_for_void() -> None:
     """With a committee of one, a command is logged and executed in one step."""
     node, id_ = Node(), id_of(1, NOW_MS + 10)
-    node.turn(Reply(id_, "seen", 0, 1), block(1, [id_], 1))
-    node.turn(Reply(id_, "seen", 0, 1))
+    node.turn(logged(1, id_), block(1, [id_], 1))
+    node.turn(logged(1, id_))
     node.height = node.outcomes = 1
     assert node.execute([], time_ms=NOW_MS + 1_000) == []
     assert node.state(id_) == "executed"
 
 
-def test_an_outcome_without_a_reply_shows_no_seen_stage() -> None:
+def test_an_outcome_of_what_the_own_log_never_held_shows_no_seen_stage() -> None:
     node, id_ = Node(), id_of(1)
     node.turn(Reply(id_, "seen", 0, 0))
-    assert node.state(id_) == "unknown", "another's log held it first"
+    assert node.state(id_) == "unknown", "the others' logs ordered it first"
     node.execute([id_])
     receipt = node.journal.receipt(id_)
     assert receipt is not None and receipt.seen is None and receipt.executed is not None
+
+
+def test_what_the_own_log_holds_is_known_whoever_brought_it() -> None:
+    """An echo too: a client that is told "duplicate" here finds its receipt here."""
+    node, ids = Node(), [id_of(n) for n in range(3)]
+    node.turn(logged(5, *ids))
+    for id_ in ids:
+        receipt = node.journal.receipt(id_)
+        assert receipt is not None and receipt.seen is not None and receipt.seen.seq == 5
 
 
 def test_cursors_that_are_lost_say_where_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,7 +250,7 @@ def test_memory_is_level_whatever_comes(monkeypatch: pytest.MonkeyPatch) -> None
         for n in range(phase * 500, phase * 500 + 500):
             time_ms = NOW_MS + n
             lost, done = id_of(2 * n, time_ms + 900), id_of(2 * n + 1, time_ms + 900)
-            node.turn(Reply(lost, "seen", 0, n + 1), Reply(done, "seen", 0, n + 1))
+            node.turn(logged(n + 1, lost), logged(n + 1, done))
             node.turn(Reply(id_of(n, 5), "expired"), Reply(id_of(n), "busy", 5))
             node.execute([done], time_ms=time_ms, fills=1, trade=n + 1)
         tops.append(sum(node.journal.sizes().values()))
@@ -263,7 +282,7 @@ def test_receipts_and_outcomes_follow_a_plain_model(events: list[tuple[str, Any]
     time_ms = NOW_MS - 1
     for kind, what in events:
         if kind == "seen" and what not in done and what not in void and 10 * what > _age(time_ms):
-            node.turn(Reply(ids[what], "seen", 0, 1))
+            node.turn(logged(1, ids[what]))
             seen[what] = True
         elif kind == "expired" and what not in done and 10 * what <= _age(time_ms):
             node.turn(Reply(ids[what], "expired"))
@@ -294,7 +313,7 @@ def _age(time_ms: int) -> int:
 
 def test_a_replayed_block_is_told_as_it_was_told_first() -> None:
     node, id_ = Node(), id_of(1)
-    node.turn(Reply(id_, "seen", 0, 4))
+    node.turn(logged(4, id_))
     node.execute([id_], fills=2)
     told, trades = node.journal.outcomes(0, 9), node.journal.trades(0, 9)
     again = Node(node.store)
