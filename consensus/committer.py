@@ -19,8 +19,9 @@ from consensus.context import (
     height_key,
     log_key,
 )
-from consensus.digest import Digest, tagged
+from consensus.digest import Digest
 from consensus.fetch import Fetcher, WantBatches, WantBlock, WantBody
+from consensus.idmemory import chunks_root
 from consensus.logstore import BrokenPath, MissingBatch
 from consensus.messages import QC, Block, CommitProof, block_digest
 from consensus.snapshot import Snapshot
@@ -236,5 +237,5 @@ class Committer:
 
 
 def state_digest(sequencer: bytes, executor: bytes) -> Digest:
-    """Return the digest of all that the next block depends on, from its two parts."""
-    return tagged(b"fairlane/state", sequencer + executor)
+    """Return the Merkle root of all that the next block depends on, from its two parts' roots."""
+    return chunks_root([Digest(sequencer), Digest(executor)])

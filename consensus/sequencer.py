@@ -16,8 +16,9 @@ from consensus.batches import SealedBatch
 from consensus.codec import decode, encode
 from consensus.command import CommandId
 from consensus.committee import Committee, Parameters
-from consensus.digest import Digest, tagged
+from consensus.digest import Digest
 from consensus.fairorder import FairOrder, OrderedBatch
+from consensus.idmemory import chunk_digest, chunks_root
 from consensus.messages import Block, Head, Observation
 
 
@@ -127,8 +128,17 @@ class Sequencer:
         )
 
     def digest(self) -> Digest:
-        """Return the digest of all that the next block depends on here."""
-        return tagged(b"fairlane/sequencer", encode(self._snapshot(self.fair.digest())))
+        """Return the Merkle root over chunks of all that the next block depends on here.
+
+        Shape: height and time, the anchor, each log (head, time, prices, claims), the fair order's
+        own root.
+        """
+        anchor = self._anchor.state
+        chunks: list[object] = [(self.height, self.time_ms), (anchor.count, anchor.hash)]
+        for author, prices in enumerate(self._observed()):
+            head, time_ms = self.heads[author], self.times_ms[author]
+            chunks.append((author, head, time_ms, prices, anchor.claims[author]))
+        return chunks_root([*(chunk_digest(encode(c)) for c in chunks), self.fair.digest()])
 
     def _snapshot(self, fair: bytes) -> _Snapshot:
         return _Snapshot(
