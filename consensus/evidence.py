@@ -8,8 +8,9 @@ from consensus.codec import encode
 from consensus.context import TABLE_EVIDENCE, Context
 from consensus.messages import CommitVote, LogBatch, Proposal, Timeout, Vote
 
-EVIDENCE_MAX = 10_000
-"""Records kept; later ones are only counted. One record an offender, kind and round is enough."""
+EVIDENCE_MAX = 32
+"""Records kept of one offender and kind, one a round (of a log fork: a seq); more prove no more
+and are only counted, so that nobody fills a disk, or the places for others."""
 
 Statement = Proposal | Vote | CommitVote | LogBatch | Timeout
 
@@ -34,18 +35,20 @@ class EvidenceBook:
 
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
-        self._known: dict[tuple[str, int, int], None] = {}
+        self._known: dict[tuple[str, int], dict[int, None]] = {}
 
     def found(
         self, kind: str, offender: int, position: int, first: Statement, second: Statement
     ) -> None:
         """Keep the evidence that `first` and `second` are."""
-        name = (kind, offender, position)
-        if name in self._known or len(self._known) >= EVIDENCE_MAX:
-            return
-        self._known[name] = None
         ctx = self._ctx
+        positions = self._known.setdefault((kind, offender), {})
+        if position in positions:
+            return
         ctx.count(f"evidence_{kind}")
+        if len(positions) >= EVIDENCE_MAX:
+            return
+        positions[position] = None
         record = Evidence(
             kind=kind,
             offender=offender,

@@ -38,6 +38,8 @@ one sync. It costs a frame 2 ms on average and saved a fifth of a node's CPU at 
 INPUTS_MAX = 8_192
 """Local inputs (clients, timers, chain, prices) that wait; beyond it clients hear `busy`."""
 SHARE_BYTES_MAX = 1_024
+BLAME_LOG_S = 5.0
+"""One line a peer in this time: a liar fills no log. All are counted in the metrics."""
 
 
 class Halted(RuntimeError):
@@ -83,6 +85,7 @@ class Driver:
         self._transport: Transport | None = None
         self._inputs: deque[Input] = deque()
         self._wake = trio.Event()
+        self._blamed_s: dict[int, float] = {}
         self._timers: dict[str, int] = {}
         self._heap: list[tuple[int, str]] = []
         self._timer_wake = trio.Event()
@@ -260,8 +263,12 @@ class Driver:
             self._metrics.peers.sent(kind, len(data) * self._transport.broadcast(data))
 
     def _blame(self, peer: int, why: str, cut: bool) -> None:
-        log.warning("replica %d: %s", peer, why)
-        self._metrics.peers.blamed(peer, why.split(":", 1)[0])
+        kind = why.split(":", 1)[0]
+        now = time.monotonic()
+        if now - self._blamed_s.get(peer, -BLAME_LOG_S) >= BLAME_LOG_S:
+            self._blamed_s[peer] = now
+            log.warning("replica %d: %s", peer, why)
+        self._metrics.peers.blamed(peer, kind)
         if cut and self._transport is not None:
             self._transport.drop(peer, why)
 
