@@ -29,7 +29,7 @@ class Parameters(Struct, frozen=True, kw_only=True):
     `entries_max`. Source: ARCHITECTURE.md, "Parameters".
     """
 
-    batch_interval_ms: int = 25
+    batch_interval_ms: int = 10
     idle_batch_ms: int = 250
     block_interval_ms: int = 50
     empty_block_ms: int = 400
