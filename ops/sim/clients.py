@@ -19,6 +19,8 @@ RESEND_MS = 700
 HASTY_SHARE = 0.1
 HASTY_EXPIRY_MS = (40, 900)
 """Some commands expire about when they would be ordered: they test that all agree which did."""
+ONCE_SHARE = 0.15
+"""Some traders send to one replica, once: if that says `seen`, the network owes them the order."""
 DOOR_DELAY_US = (500, 12_000)
 
 
@@ -31,7 +33,14 @@ class Order:
     trader: int
     sent_us: int
     patient: bool
-    tries: int = 0
+    once_to: int | None = None
+    seen: bool = False
+    """Whether an honest replica gave its receipt."""
+
+    @property
+    def is_owed(self) -> bool:
+        """Whether the network has to order it."""
+        return self.patient or (self.once_to is not None and self.seen)
 
 
 class Clients:
@@ -61,6 +70,11 @@ class Clients:
         order = self.orders.get(id_)
         return order.trader.to_bytes(20, "big") if order is not None else None
 
+    def on_receipt(self, id_: CommandId) -> None:
+        """An honest replica says that it has seen a command."""
+        if id_ in self.orders:
+            self.orders[id_].seen = True
+
     def start(self, per_s: int, from_ms: int, until_ms: int) -> None:
         """Submit at `per_s` on average, at random times from `from_ms` until `until_ms`."""
         at_us = from_ms * 1_000
@@ -75,21 +89,24 @@ class Clients:
         number = len(self.orders)
         patient = rng.random() >= HASTY_SHARE
         life_ms = PATIENT_EXPIRY_MS if patient else rng.randint(*HASTY_EXPIRY_MS)
+        once_to = rng.randrange(self._n) if patient and rng.random() < ONCE_SHARE else None
         trader = number % TRADERS
         expires_ms = WALL_START_MS + now_us // 1_000 + life_ms
         signer, payload = trader.to_bytes(20, "big"), b"order %d" % number
         command = sign_command(self._network, expires_ms, signer, payload)
         id_ = command_id(self._network, command)
-        order = Order(id_, encode_command(command), trader, now_us, patient)
+        order = Order(
+            id_, encode_command(command), trader, now_us, patient and once_to is None, once_to
+        )
         self.orders[id_] = order
         self._send(order)
 
     def _send(self, order: Order) -> None:
         """Send to f+1 replicas or more, to each with its own delay."""
         rng = self._rng
-        order.tries += 1
         many = rng.randint(self._f + 1, self._n)
-        for replica in rng.sample(range(self._n), many):
+        chosen = rng.sample(range(self._n), many) if order.once_to is None else [order.once_to]
+        for replica in chosen:
             delay_us = rng.randint(*DOOR_DELAY_US)
             event = Submitted(order.id, order.body)
             self._loop.after(delay_us, lambda r=replica, e=event: self._submit(r, e))  # type: ignore[misc]

@@ -33,6 +33,7 @@ class Network:
         self._deliver = deliver
         self._group = [0] * n
         self._slow_us: dict[tuple[int, int], int] = {}
+        self._linked: set[tuple[int, int]] = set()
         self.is_calm = False
         self.frames = self.lost = self.cut_off = self.repeated = self.bytes = 0
 
@@ -40,13 +41,28 @@ class Network:
         """Say whether a partition separates the two."""
         return self._group[sender] != self._group[receiver]
 
-    def part(self, groups: tuple[int, ...]) -> list[tuple[int, int]]:
-        """Let only replicas of one group hear each other; return the pairs that meet again."""
+    def _passes(self, sender: int, receiver: int) -> bool:
+        return (sender, receiver) in self._linked and not self.is_cut(sender, receiver)
+
+    def link(self, a: int, b: int) -> None:
+        """Connect two replicas; frames between them go nowhere before."""
+        self._linked |= {(a, b), (b, a)}
+
+    def unlink(self, node: int) -> None:
+        """Break all links of a replica; frames that are on their way are lost."""
+        self._linked = {pair for pair in self._linked if node not in pair}
+
+    def part(self, groups: tuple[int, ...], breaks: bool) -> list[tuple[int, int]]:
+        """Let only replicas of one group hear each other; return the pairs to connect again.
+
+        With `breaks` the links between groups break, otherwise their frames vanish unnoticed.
+        """
         n = len(groups)
-        pairs = [(a, b) for a in range(n) for b in range(a + 1, n)]
-        apart = [pair for pair in pairs if self.is_cut(*pair)]
         self._group = list(groups)
-        return [pair for pair in apart if not self.is_cut(*pair)]
+        if breaks:
+            self._linked = {pair for pair in self._linked if not self.is_cut(*pair)}
+        pairs = [(a, b) for a in range(n) for b in range(a + 1, n)]
+        return [p for p in pairs if not self.is_cut(*p) and p not in self._linked]
 
     def calm(self) -> None:
         """End loss, repetition, slow frames and storms."""
@@ -75,7 +91,7 @@ class Network:
         rng, dials = self._rng, self._dials
         self.frames += 1
         self.bytes += len(frame)
-        if self.is_cut(sender, receiver):
+        if not self._passes(sender, receiver):
             self.cut_off += 1
             return
         delay_us = self.ordinary_delay_us()
@@ -98,7 +114,7 @@ class Network:
         self._loop.after(delay_us, lambda: self._arrive(sender, receiver, frame))
 
     def _arrive(self, sender: int, receiver: int, frame: bytes) -> None:
-        if self.is_cut(sender, receiver):
+        if not self._passes(sender, receiver):
             self.cut_off += 1
         else:
             self._deliver(sender, receiver, frame)

@@ -11,7 +11,7 @@ NODES_MIN = 4
 NODES_MAX = 31
 SECONDS_MAX = 90
 """A command lives 120 s at most, and none that a patient trader sent may expire in a run."""
-TRADING_MS = 1_000
+TRADING_MS = 500
 """Commands that are sent so long after recovery show how long one takes."""
 
 

@@ -81,12 +81,13 @@ def _check_fairness(world: World) -> None:
 
 
 def _check_liveness(world: World) -> None:
-    """Every patient trader's command is executed everywhere, in time once the calm is there."""
+    """Every command that is owed is executed everywhere, in time once the calm is there."""
     plan = world.plan
     for order in world.clients.orders.values():
-        if order.patient and not world.is_executed_everywhere(order.id):
+        if order.is_owed and not world.is_executed_everywhere(order.id):
             where = world.chain.place.get(order.id)
-            text = f"command sent at {order.sent_us // 1000} ms, place {where}, never ordered"
+            kind = "patient" if order.patient else "receipted"
+            text = f"{kind} command of {order.sent_us // 1000} ms, place {where}, never ordered"
             world.ledger.found("liveness", None, text)
             return
     late = recovered_ms(world)
@@ -118,7 +119,7 @@ def _latencies(world: World) -> list[tuple[Order, int]]:
     return [
         (order, (world.chain.emitted_us[order.id] - order.sent_us) // 1_000)
         for order in world.clients.orders.values()
-        if order.patient and order.sent_us >= from_us and order.id in world.chain.emitted_us
+        if order.is_owed and order.sent_us >= from_us and order.id in world.chain.emitted_us
     ]
 
 

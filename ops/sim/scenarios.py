@@ -11,7 +11,7 @@ from consensus.committee import faults
 from ops.sim.liars import LIARS
 from ops.sim.plan import Crash, Fault, NetworkDials, Partition, Plan, PowerLoss
 
-CALM_MS = 3_000
+CALM_MS = 2_500
 LONG_DOWN_MS = 10_000
 WILD = NetworkDials(loss=0.05, repeat=0.05, slow=0.05, storm=0.2)
 
@@ -54,7 +54,7 @@ def _crash(plan: Plan, rng: random.Random) -> Plan:
 
 
 def _power(plan: Plan, rng: random.Random) -> Plan:
-    times_ms = (500, 1_300, 2_100)
+    times_ms = (400, 1_100, 1_700)
     losses = tuple(PowerLoss(t + rng.randint(0, 200), 10, 100, 500) for t in times_ms)
     return replace(plan, faults=losses, calm_ms=CALM_MS)
 
@@ -62,7 +62,7 @@ def _power(plan: Plan, rng: random.Random) -> Plan:
 def _power_liar(plan: Plan, rng: random.Random) -> Plan:
     """The liar keeps its power, and what only it could serve stays unserved."""
     liar = rng.randrange(plan.nodes)
-    times_ms = (500, 1_300, 2_100)
+    times_ms = (400, 1_100, 1_700)
     losses = tuple(PowerLoss(t + rng.randint(0, 200), 10, 100, 500, (liar,)) for t in times_ms)
     kind = rng.choice(("withhold", "bodyless", "stuff", "ghost"))
     return replace(plan, faults=losses, liars={liar: kind}, calm_ms=CALM_MS)

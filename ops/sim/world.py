@@ -58,7 +58,7 @@ MEMORY_CHECK_STEPS = 256
 CUT_EFFECTS_MAX = 12
 """A machine that is to die does so within so many effects, wherever in a step that is."""
 CUT_PATIENCE_US = 40_000
-LINK_UP_US = 3_000
+LINK_UP_US = (2_000, 12_000)
 PRICES_US = 200_000
 INBOX_US = 400_000
 INBOX_LAG_US = 500_000
@@ -232,25 +232,28 @@ class World:
                 self._link_up(host, other)
 
     def _link_up(self, a: Host, b: Host) -> None:
-        """Tell both ends that they are connected, unless one has died or is cut off by then."""
+        """Connect two machines in a moment, unless one has died or is cut off by then."""
         lives = (a.incarnation, b.incarnation)
 
         def up() -> None:
             if (a.incarnation, b.incarnation) == lives and not self.network.is_cut(a.me, b.me):
+                self.network.link(a.me, b.me)
                 self.step(a, Connected(b.me))
-                self.step(b, Connected(a.me))
+                if (a.incarnation, b.incarnation) == lives:
+                    self.step(b, Connected(a.me))
 
-        self.loop.after(LINK_UP_US, up)
+        self.loop.after(self._rng.randint(*LINK_UP_US), up)
 
     def crash(self, host: Host) -> None:
         """Cut a machine's power."""
         self._note(b"crash", host.me)
+        self.network.unlink(host.me)
         host.crash(self._rng)
 
     def _part(self, groups: tuple[int, ...], reconnects: bool) -> None:
         self._note(b"part", *groups)
-        for a, b in self.network.part(groups):
-            if reconnects and self.hosts[a].is_up and self.hosts[b].is_up:
+        for a, b in self.network.part(groups, breaks=reconnects):
+            if self.hosts[a].is_up and self.hosts[b].is_up:
                 self._link_up(self.hosts[a], self.hosts[b])
 
     # -- inputs
@@ -360,8 +363,10 @@ class World:
                 self.network.send(host.me, peer, data)
             case SetTimer(name, at_ms):
                 self._set_timer(host, name, at_ms)
-            case Reply(_, status):
+            case Reply(id_, status):
                 self.replies[status] = self.replies.get(status, 0) + 1
+                if status == "seen" and host.is_honest:
+                    self.clients.on_receipt(id_)
             case Blame(peer, why):
                 self._on_blame(host, peer, why)
             case Halt(why):

@@ -14,6 +14,7 @@ from ops.sim.plan import NetworkDials, Plan
 from ops.sim.report import Report, run
 from ops.sim.scenarios import shape
 
+LONG_FORM = "FAIRLANE_SIM_SEEDS" in os.environ
 QUICK = Parameters(
     batch_interval_ms=20,
     block_interval_ms=30,

@@ -15,8 +15,7 @@ from consensus.command import CommandId
 from consensus.context import TABLE_BODIES, Context
 from consensus.digest import Digest
 from consensus.logstore import LogStore
-from consensus.messages import Block, Head, LogBatch
-from consensus.serve import Library
+from consensus.messages import Block, LogBatch
 from consensus.voting import Voting
 from ops.sim.plan import Plan
 from ops.sim.report import run
@@ -122,22 +121,3 @@ def test_a_liar_with_many_branches_cannot_fill_the_places_that_the_order_needs(
         patch.setattr(LogStore, "has_room", crowded)
         seed = found((quick("plain", 5, s, {1: "hydra"}) for s in range(SEEDS)), "liveness")
     assert_held(run(quick("plain", 5, seed, {1: "hydra"})))
-
-
-def test_a_log_far_beyond_its_committed_head_is_fetched_to_its_end(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Once every answer began at the committed head, and none reached past 64 batches."""
-
-    def from_the_base(self: LogStore, author: int) -> Head:
-        return self.bases[author]
-
-    def only_there(self: Library, author: int, at: Head, until: Head) -> list[SealedBatch]:
-        path = self._ctx.logs.path(author, at, until)
-        return path if isinstance(path, list) else []
-
-    with monkeypatch.context() as patch:
-        patch.setattr(LogStore, "furthest", from_the_base)
-        patch.setattr(Library, "_run_to", only_there)
-        seed = found((quick("loss", 7, seed) for seed in range(3, 3 + SEEDS)), "liveness")
-    assert_held(run(quick("loss", 7, seed)))

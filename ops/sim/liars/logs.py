@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import ClassVar
 
 from msgspec.structs import replace
 
 from consensus.batches import INBOX_START_HASH, SealedBatch, inbox_chain
 from consensus.command import CommandId, command_id, decode_command, encode_command
-from consensus.effects import Input, L1Observed, PricesObserved
+from consensus.effects import Connected, Input, L1Observed, PricesObserved, Send
 from consensus.messages import (
     Batches,
     Bodies,
@@ -22,10 +22,11 @@ from consensus.messages import (
 from consensus.ownlog import OwnLog
 from consensus.replica import Replica
 from ops.sim.keys import sign_command
-from ops.sim.liars.base import Desk, Liar, Said, claim_all, lying_log
+from ops.sim.liars.base import Desk, Liar, LiarEffect, Said, claim_all, lying_log
 
 GHOST_EXPIRY_MS = 20_000
-STUFFING_PER_BATCH = 100
+STUFFING_PER_BATCH = 60
+OWN_PER_BATCH = 3
 LIE_SPAN_MS = 150
 """A liar about order holds receipts back for so long: more of them can change places."""
 FAR_MS = 600_000
@@ -113,19 +114,19 @@ class Censor(_LogLiar):
 
 class Stuffer(_LogLiar):
     name = "stuff"
-    about = "fills its log with void ids and with commands of its own, up to every limit"
+    about = "stuffs its log with void ids, and with commands of its own before all others"
 
     def arrange(self, waiting: Receipts, now_ms: int) -> Receipts:
         desk, network = self.desk, self.desk.committee.network
         void = [CommandId(bytes(8) + desk.rng.randbytes(32)) for _ in range(STUFFING_PER_BATCH)]
         own: Receipts = []
-        for _ in range(desk.parameters.introduce_max(desk.committee.n)):
+        for _ in range(OWN_PER_BATCH):
             payload = b"stuffing" + desk.rng.randbytes(8)
             command = sign_command(network, now_ms + GHOST_EXPIRY_MS, b"\xee" * 20, payload)
             id_ = command_id(network, command)
             self.core.ctx.logs.add_body(id_, encode_command(command))
             own.append((id_, True))
-        return [*own[: len(own) // 8], *((id_, False) for id_ in void), *waiting]
+        return [*own, *((id_, False) for id_ in void), *waiting]
 
 
 class Future(_LogLiar):
@@ -204,18 +205,28 @@ class Logless(Liar):
 
 class Withholder(Liar):
     name = "withhold"
-    about = "shows its log to one honest replica, serves nobody, claims to hold everything"
+    about = "shows its log to one honest replica, once, and claims to hold everything"
 
     def __init__(self, desk: Desk) -> None:
         super().__init__(desk)
         self._shown = desk.rng.choice(desk.honest)
+        self._met = False
 
     def say(self, peer: int, message: Message) -> Said:
-        if isinstance(message, LogBatch) and peer != self._shown:
+        if not isinstance(message, LogBatch | Batches | Bodies):
+            yield peer, claim_all(self.desk, message)
+        elif isinstance(message, LogBatch) and peer == self._shown and self._met:
+            yield peer, message
+
+    def extra(self, now_ms: int, event: Input) -> Iterable[LiarEffect]:
+        """Show what there is when they first meet; never again what the other may have lost."""
+        if self._met or event != Connected(self._shown):
             return
-        if isinstance(message, Batches | Bodies):
-            return
-        yield peer, claim_all(self.desk, message)
+        self._met = True
+        ctx = self.core.ctx
+        path = ctx.logs.path(ctx.me, ctx.logs.bases[ctx.me], ctx.own.head)
+        for sealed in path if isinstance(path, list) else ():
+            yield Send(self._shown, sealed.batch)
 
 
 class Forker(Liar):

@@ -7,14 +7,27 @@ from dataclasses import replace as replace_effect
 
 from msgspec.structs import replace
 
-from consensus.effects import Broadcast, Effect, Input, Persist, Send, SetTimer, TimerFired
+from consensus.batches import SealedBatch
+from consensus.command import command_id, decode_command
+from consensus.effects import (
+    Broadcast,
+    Effect,
+    Input,
+    Persist,
+    Received,
+    Send,
+    SetTimer,
+    TimerFired,
+)
 from consensus.inclusion import floor_heads
+from consensus.logkeeper import TIMER as BATCH_TIMER
 from consensus.messages import (
     QC,
     Batches,
     Block,
     Bodies,
     CommitVote,
+    LogBatch,
     Message,
     Proposal,
     RoundTC,
@@ -29,6 +42,7 @@ from ops.sim.liars.base import Desk, Liar, LiarEffect, Said, claim_all, lying_sa
 _TIMER = "liar"
 _HELD_MAX = 256
 _TWIN_PREFIX = "twin:"
+_TWIN_MISSES = 0.3
 
 
 class Mute(Liar):
@@ -204,8 +218,11 @@ class Equivocator(Liar):
 
 
 class Twin(Liar):
+    """Both hold one log, or neither could follow what is committed of it; the second misses some
+    of the others' batches, so that the blocks of the two differ."""
+
     name = "twin"
-    about = "is two replicas with one key, one for each half; both hear everything"
+    about = "is two replicas with one key and one log, one for each half; both hear everything"
 
     def __init__(self, desk: Desk) -> None:
         super().__init__(desk)
@@ -217,17 +234,34 @@ class Twin(Liar):
         self._second, self._persist = self.desk.twin()
 
     def step(self, now_ms: int, event: Input) -> list[LiarEffect]:
-        assert self._second is not None
-        done: list[LiarEffect] = []
+        second = self._second
+        assert second is not None
         if isinstance(event, TimerFired) and event.name.startswith(_TWIN_PREFIX):
             name = event.name.removeprefix(_TWIN_PREFIX)
-            return self._of_second(self._second.step(now_ms + 1, TimerFired(name)))
+            # Only the first makes batches.
+            effects = [] if name == BATCH_TIMER else second.step(now_ms, TimerFired(name))
+            return self._of_second(effects)
+        done: list[LiarEffect] = []
         for effect in self.core.step(now_ms, event):
-            done += self._to_half(effect, 0)
-        if not isinstance(event, TimerFired):
-            # Its clock is off by a millisecond, or both would do the same for ever.
-            done += self._of_second(self._second.step(now_ms + 1, event))
+            if isinstance(effect, Broadcast) and isinstance(effect.message, LogBatch):
+                self._share(second, effect.message)
+                done.append(effect)
+            else:
+                done += self._to_half(effect, 0)
+        if not isinstance(event, TimerFired) and not self._misses(event):
+            done += self._of_second(second.step(now_ms, event))
         return done
+
+    def _misses(self, event: Input) -> bool:
+        batch = isinstance(event, Received) and isinstance(event.message, LogBatch)
+        return batch and self.desk.rng.random() < _TWIN_MISSES
+
+    def _share(self, second: Replica, batch: LogBatch) -> None:
+        network = self.desk.committee.network
+        ids = (command_id(network, decode_command(body)) for body in batch.bodies)
+        sealed = SealedBatch(batch, tuple(ids))
+        if second.ctx.logs.batch(batch.author, sealed.digest) is None:
+            second.keeper.hold(sealed)
 
     def _of_second(self, effects: list[Effect]) -> list[LiarEffect]:
         done: list[LiarEffect] = []
