@@ -1,8 +1,8 @@
 """Everybody's order logs above their committed heads, with all branches, and the bodies.
 
-A log is a chain of signed batches; a liar's may branch. Kept are batches within two of the author's
-windows (ADR-0012), the first per (author, seq) unasked, others only when a proposal or an asked-for answer
-names them. Batches at or below a committed head leave memory; the store on disk keeps them.
+A log is a chain of signed batches; a liar's may branch. Kept are batches within two of the
+author's windows (ADR-0012), the first per (author, seq) unasked, others only when a proposal or an
+asked-for answer names them. Batches at or below a committed head leave memory; disk keeps them.
 """
 
 from __future__ import annotations
