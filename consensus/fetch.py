@@ -188,10 +188,12 @@ class Fetcher:
         """Say whether committed blocks are asked for that have not come."""
         return any(not self._satisfied(wish) for wish in self._chains)
 
-    def progress(self, author: int) -> None:
-        """Batches of log `author` came: ask at once for the rest of what is wanted of it."""
+    def progress(self, author: int, peer: int) -> None:
+        """New batches of log `author` came from `peer`: ask it at once for the rest."""
         for wish, ask in self._logs.get(author, {}).items():
             ask.tries = 0
+            if peer in ask.targets:
+                ask.next = ask.targets.index(peer)
             if ask.due_ms > self._ctx.now_ms:
                 self._set_due(wish, ask, self._ctx.now_ms)
 

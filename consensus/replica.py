@@ -250,7 +250,7 @@ class Replica:
             if self.keeper.on_batch(peer, batch, asked, is_named):
                 grown[batch.author] = None
         for author in grown:
-            self._fetcher.progress(author)
+            self._fetcher.progress(author, peer)
 
     def _take_block(self, block: Block) -> None:
         if block.height > self.height:
