@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 
-ACTIONS_MAX = 2_000_000
+ACTIONS_MAX = 200_000
 """Actions that may wait; a run that reaches this multiplies its own messages."""
 
 

@@ -48,7 +48,7 @@ from ops.sim.executor import HashChain
 from ops.sim.host import WALL_START_MS, Host
 from ops.sim.keys import check_body, hashed_keys, real_keys
 from ops.sim.liars import LIARS, Desk, Frame
-from ops.sim.loop import Loop
+from ops.sim.loop import Loop, RunawayRun
 from ops.sim.network import Network
 from ops.sim.plan import Crash, Fault, Partition, Plan, PowerLoss
 
@@ -184,7 +184,10 @@ class World:
     def run(self) -> None:
         """Run to the end of the plan, or to the first violation."""
         self.start()
-        self.loop.run_until(self.plan.duration_ms * 1_000, lambda: self.ledger.is_clean)
+        try:
+            self.loop.run_until(self.plan.duration_ms * 1_000, lambda: self.ledger.is_clean)
+        except RunawayRun as error:
+            self.ledger.found("runaway", None, str(error))
 
     def _schedule(self, fault: Fault) -> None:
         at = self.loop.at
