@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from consensus.batches import INBOX_START_HASH
-from consensus.digest import keccak
+from consensus.digest import INBOX_START_HASH, inbox_chain
 from consensus.messages import LogBatch
 
 UNANCHORED_MAX = 16_384
@@ -47,7 +46,7 @@ class InboxAnchor:
         state, log = self.state, self.state.claims[batch.author]
         for message in batch.inbox.messages:
             log.count += 1
-            log.hash = keccak(log.hash + keccak(message))
+            log.hash = inbox_chain(log.hash, (message,))
             follows = log.count == state.count + len(log.hashes) + 1
             if follows and len(log.hashes) < UNANCHORED_MAX:
                 log.messages.append(message)

@@ -10,7 +10,9 @@ from collections.abc import Callable
 
 from consensus.command import COMMAND_ID_BYTES, CommandId
 from consensus.committee import Committee, Parameters
-from consensus.digest import Digest, keccak, tagged
+from consensus.digest import INBOX_START_HASH as INBOX_START_HASH
+from consensus.digest import Digest, tagged
+from consensus.digest import inbox_chain as inbox_chain
 from consensus.messages import (
     INBOX_MESSAGE_BYTES_MAX,
     INBOX_MESSAGES_MAX,
@@ -22,19 +24,10 @@ from consensus.messages import (
 )
 
 TIME_MS_MAX = 1 << 62
-INBOX_START_HASH = keccak(b"fairlane.inbox.v1")
-"""The inbox's chained hash before its first message."""
 NO_CLAIM = InboxClaim(count=0, hash=INBOX_START_HASH, messages=())
 
 BodyCheck = Callable[[bytes], CommandId | None]
 """Returns the id of a body whose signature is good, or None. Needs no clock."""
-
-
-def inbox_chain(hash_: bytes, messages: tuple[bytes, ...]) -> bytes:
-    """Return the chained hash after `messages`, as the Inbox contract computes it."""
-    for message in messages:
-        hash_ = keccak(hash_ + keccak(message))
-    return hash_
 
 
 def batch_fault(

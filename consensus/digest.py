@@ -6,6 +6,7 @@ one. Ethereum's are Keccak-256 over ABI words.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hashlib import sha256
 from typing import NewType
 
@@ -25,6 +26,17 @@ def tagged(tag: bytes, data: bytes) -> Digest:
 def keccak(data: bytes) -> bytes:
     """Return Keccak-256 of `data`, as the EVM computes it."""
     return _keccak256(data)
+
+
+INBOX_START_HASH = keccak(b"fairlane.inbox.v1")
+"""The contract's inbox before its first message."""
+
+
+def inbox_chain(hash_: bytes, messages: Iterable[bytes]) -> bytes:
+    """Return the inbox's chained hash after `messages`, as the Inbox contract computes it."""
+    for message in messages:
+        hash_ = keccak(hash_ + keccak(message))
+    return hash_
 
 
 def word(value: int | bytes) -> bytes:

@@ -1,16 +1,16 @@
 """The queue from chain to engine: its messages and its hash chain.
 
 A message is abi.encode(uint256 kind, address wallet, uint256 subaccount, uint256 amount); the
-chain is hash_0 = keccak("fairlane.inbox.v1"), hash_k = keccak(hash_(k-1) | keccak(message_k)).
+hash chain is `consensus.digest.inbox_chain`.
 """
 
 from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from consensus.digest import keccak, word
+from consensus.digest import INBOX_START_HASH, inbox_chain, word
 
-INBOX_START: Final = keccak(b"fairlane.inbox.v1")
+INBOX_START: Final = INBOX_START_HASH
 MESSAGE_BYTES: Final = 128
 KIND_DEPOSIT: Final = 1
 """2 and above are kept for forced withdrawals, cancels, closes and revocations."""
@@ -27,7 +27,7 @@ class InboxMessage(NamedTuple):
 
 def chain(previous: bytes, message: bytes) -> bytes:
     """Return the inbox's hash after `message`."""
-    return keccak(previous + keccak(message))
+    return inbox_chain(previous, (message,))
 
 
 def deposit_message(wallet: bytes, subaccount: int, amount: int) -> bytes:

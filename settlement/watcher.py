@@ -7,14 +7,13 @@ inbox's messages are checked against its hash chain and against the contract's o
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import reduce
 
 import trio
 
+from consensus.digest import INBOX_START_HASH, inbox_chain
 from consensus.messages import INBOX_MESSAGES_MAX
-from matcher.inbox import INBOX_START, chain
 from settlement.errors import ChainInconsistent, ChainUnavailable
 from settlement.ethereum import Enqueued, SettlementClient
 from settlement.rpc import Finality
@@ -59,7 +58,7 @@ class Cursor:
     hash: bytes
 
 
-ORIGIN = Cursor(-1, 0, INBOX_START)
+ORIGIN = Cursor(-1, 0, INBOX_START_HASH)
 
 
 class Watcher:
@@ -121,7 +120,7 @@ class Watcher:
         last = min(final, old.block + RANGE_BLOCKS_MAX)
         enqueued, accepted = await self._client.events(old.block + 1, last)
         messages = _chain_up(old, enqueued)
-        cursor = Cursor(last, old.count + len(messages), _chained(old.hash, messages))
+        cursor = Cursor(last, old.count + len(messages), inbox_chain(old.hash, messages))
         await self._confirm(cursor, final, bool(messages))
         events: list[ChainEvent] = list(_chunks(old, messages))
         events += [CheckpointAccepted(event.number, event.digest) for event in accepted]
@@ -149,21 +148,17 @@ def _chain_up(old: Cursor, enqueued: list[Enqueued]) -> list[bytes]:
     """Return the messages, which must follow the cursor. Errors: ChainInconsistent."""
     hash_ = old.hash
     for offset, event in enumerate(enqueued):
-        hash_ = chain(hash_, event.message)
+        hash_ = inbox_chain(hash_, (event.message,))
         if event.index != old.count + offset + 1 or event.chained != hash_:
             raise ChainInconsistent(f"message {event.index} does not follow {old.count + offset}")
     return [event.message for event in enqueued]
-
-
-def _chained(hash_: bytes, messages: Iterable[bytes]) -> bytes:
-    return reduce(chain, messages, hash_)
 
 
 def _chunks(old: Cursor, messages: list[bytes]) -> list[InboxAdvance]:
     count, hash_, chunks = old.count, old.hash, []
     for i in range(0, len(messages), INBOX_MESSAGES_MAX):
         part = tuple(messages[i : i + INBOX_MESSAGES_MAX])
-        hash_ = _chained(hash_, part)
+        hash_ = inbox_chain(hash_, part)
         chunks.append(InboxAdvance(count, part, hash_))
         count += len(part)
     return chunks
