@@ -22,6 +22,8 @@ from consensus.messages import LogBatch, batch_digest
 from consensus.ownlog import RECEIPTS_MAX
 
 TIMER = "batch"
+REPEATED_MAX = 64
+"""Own batches sent again to a peer that connects; what is older it asks for when it needs it."""
 ECHO_PATIENCE_MS = 60
 """A body is usually on its way from who introduces it: it is asked for after this long."""
 CLIENT_WAITING_MAX = RECEIPTS_MAX // 2
@@ -50,6 +52,13 @@ class LogKeeper:
             ctx.broadcast(sealed.batch)
         self.relog()
         ctx.timer(TIMER, ctx.now_ms)
+
+    def repeat_to(self, peer: int) -> None:
+        """Send our last uncommitted batches to a peer whose link was down when they went out."""
+        ctx = self._ctx
+        path = ctx.logs.path(ctx.me, ctx.logs.bases[ctx.me], ctx.own.head)
+        for sealed in path[-REPEATED_MAX:] if isinstance(path, list) else ():
+            ctx.send(peer, sealed.batch)
 
     def is_over(self, id_: CommandId) -> bool:
         """Say whether `id_` was emitted or is void: it is never logged again, and needs no body."""

@@ -121,6 +121,8 @@ class Replica:
                 self._on_message(peer, message)
             case Connected(peer):
                 self.rounds.greet(peer)
+                self.rounds.repeat_to(peer)
+                self.keeper.repeat_to(peer)
             case Submitted():
                 self.keeper.on_submitted(event)
             case TimerFired(name):

@@ -14,6 +14,7 @@ from consensus.messages import (
     QC,
     TC,
     CommitVote,
+    Proposal,
     RoundInfo,
     RoundTC,
     Timeout,
@@ -229,6 +230,16 @@ class Rounds:
             return
         if ctx.now_ms - self._answered_ms.get(peer, -ANSWER_INTERVAL_MS) >= ANSWER_INTERVAL_MS:
             self.greet(peer)
+
+    def repeat_to(self, peer: int) -> None:
+        """Send what we last said to a peer that may have missed it, the very bytes, if it is of
+        this round or the one before: a link that was down lost it, as did our own restart."""
+        safety = self._ctx.safety
+        for message in (safety.proposal, safety.vote, safety.commit_vote, safety.timeout):
+            if message is not None:
+                round_ = message.block.round if isinstance(message, Proposal) else message.round
+                if round_ >= self.round - 1:
+                    self._ctx.send(peer, message)
 
     def greet(self, peer: int) -> None:
         """Tell `peer` the highest certificates and the committed height here."""

@@ -21,8 +21,9 @@ from consensus.context import (
     TABLE_STATE,
     height_key,
 )
-from consensus.effects import Broadcast, Persist, Start, Write
-from consensus.messages import CommitVote, Head, LogBatch, Timeout, Vote
+from consensus.effects import Broadcast, Connected, Persist, Send, Start, Write
+from consensus.logkeeper import REPEATED_MAX
+from consensus.messages import CommitVote, Head, LogBatch, RoundInfo, Timeout, Vote
 from consensus.recovery import CorruptState
 from consensus.replica import Replica
 from consensus.safety import Safety, SafetyRecord
@@ -125,6 +126,34 @@ def test_a_restart_says_again_what_was_said_and_signs_nothing_older(
         base = core.ctx.logs.bases[0].seq
         batches = [m.seq for m in said if isinstance(m, LogBatch)]
         assert batches == list(range(base + 1, core.ctx.own.head.seq + 1))
+
+
+def test_a_peer_that_connects_hears_again_what_links_lost(
+    history: tuple[World, list[Persist]],
+) -> None:
+    """The first words after a restart reach nobody: no link is up yet."""
+    world, log = history
+    repeated = 0
+    for point in range(20, len(log), 11):
+        disk = disk_after(log[:point])
+        kept = record(disk)
+        assert kept is not None
+        core = come_back(world, disk)
+        core.step(WALL_START_MS + RUN_MS, Start())
+        heard = [
+            effect.message
+            for effect in core.step(WALL_START_MS + RUN_MS, Connected(2))
+            if isinstance(effect, Send) and effect.peer == 2
+        ]
+        for word in (kept.vote, kept.commit_vote, kept.timeout):
+            if word is not None and word.round >= core.rounds.round - 1:
+                assert word in heard
+                repeated += 1
+        base = core.ctx.logs.bases[0].seq
+        batches = [m.seq for m in heard if isinstance(m, LogBatch)]
+        assert batches == list(range(base + 1, core.ctx.own.head.seq + 1))[-REPEATED_MAX:]
+        assert isinstance(heard[0], RoundInfo)
+    assert repeated > 10
 
 
 def test_coming_back_twice_is_coming_back_once(history: tuple[World, list[Persist]]) -> None:

@@ -211,12 +211,15 @@ class Withholder(Liar):
         super().__init__(desk)
         self._shown = desk.rng.choice(desk.honest)
         self._met = False
+        self._shown_seq = 0
 
     def say(self, peer: int, message: Message) -> Said:
         if not isinstance(message, LogBatch | Batches | Bodies):
             yield peer, claim_all(self.desk, message)
         elif isinstance(message, LogBatch) and peer == self._shown and self._met:
-            yield peer, message
+            if message.seq > self._shown_seq:
+                self._shown_seq = message.seq
+                yield peer, message
 
     def extra(self, now_ms: int, event: Input) -> Iterable[LiarEffect]:
         """Show what there is when they first meet; never again what the other may have lost."""
@@ -226,6 +229,7 @@ class Withholder(Liar):
         ctx = self.core.ctx
         path = ctx.logs.path(ctx.me, ctx.logs.bases[ctx.me], ctx.own.head)
         for sealed in path if isinstance(path, list) else ():
+            self._shown_seq = sealed.batch.seq
             yield Send(self._shown, sealed.batch)
 
 
