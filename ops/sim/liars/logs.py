@@ -214,12 +214,14 @@ class Withholder(Liar):
         self._shown_seq = 0
 
     def say(self, peer: int, message: Message) -> Said:
-        if not isinstance(message, LogBatch | Batches | Bodies):
-            yield peer, claim_all(self.desk, message)
-        elif isinstance(message, LogBatch) and peer == self._shown and self._met:
-            if message.seq > self._shown_seq:
-                self._shown_seq = message.seq
+        match message:
+            case LogBatch(seq=seq) if peer == self._shown and self._met and seq > self._shown_seq:
+                self._shown_seq = seq
                 yield peer, message
+            case LogBatch() | Batches() | Bodies():
+                pass
+            case _:
+                yield peer, claim_all(self.desk, message)
 
     def extra(self, now_ms: int, event: Input) -> Iterable[LiarEffect]:
         """Show what there is when they first meet; never again what the other may have lost."""
