@@ -115,9 +115,6 @@ class _Reckless(Safety):
     def may_commit_vote(self, qc: QC) -> bool:
         return self.commit_vote is None or self.commit_vote.block != qc.block
 
-    def may_propose(self, round_: int) -> bool:
-        return True
-
 
 class Turncoat(Liar):
     name = "turncoat"
