@@ -216,7 +216,8 @@ class Committer:
         ctx.write(TABLE_CHAIN, height_key(block.height), digest)
         for author, run in enumerate(runs):
             for sealed in run:
-                ctx.write(TABLE_LOG, log_key(author, sealed.batch.seq), sealed.digest)
+                position = log_key(ctx.committee.epoch, author, sealed.batch.seq)
+                ctx.write(TABLE_LOG, position, sealed.digest)
         proof = self._proofs.pop(digest, None)
         if proof is not None:
             ctx.write(TABLE_PROOFS, height_key(block.height), encode(proof))

@@ -72,14 +72,17 @@ def height_key(height: int) -> bytes:
     return height.to_bytes(8, "big")
 
 
-def log_key(author: int, seq: int) -> bytes:
-    """Return the store key of a position in a log, whose value is the committed digest there."""
-    return author.to_bytes(2, "big") + seq.to_bytes(8, "big")
+def log_key(epoch: int, author: int, seq: int) -> bytes:
+    """Return the store key of a position in a log, whose value is the committed digest there.
+
+    Logs start anew with each epoch, so the epoch comes first: an epoch's records are one range.
+    """
+    return epoch.to_bytes(4, "big") + author.to_bytes(2, "big") + seq.to_bytes(8, "big")
 
 
-def batch_key(author: int, head: Head) -> bytes:
+def batch_key(epoch: int, author: int, head: Head) -> bytes:
     """Return the store key of one batch: its position, then its digest, since logs may branch."""
-    return log_key(author, head.seq) + head.digest
+    return log_key(epoch, author, head.seq) + head.digest
 
 
 class Context:

@@ -176,7 +176,7 @@ class LogKeeper:
         ctx = self._ctx
         over = [CommandId(e) for e in sealed.batch.entries if self.is_over(CommandId(e))]
         ctx.logs.add(sealed, over)
-        key = batch_key(sealed.batch.author, sealed.head)
+        key = batch_key(ctx.committee.epoch, sealed.batch.author, sealed.head)
         ctx.write(TABLE_BATCHES, key, encode(sealed.batch))
 
     def _echo(self, sealed: SealedBatch) -> None:

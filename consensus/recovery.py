@@ -58,8 +58,9 @@ def open_context(
     genesis_time_ms: int,
 ) -> tuple[Context, Fetcher, Committer]:
     """Return the context that this disk describes, with its committed blocks executed."""
-    starts = tuple(log_start(committee.network, committee.epoch, i) for i in range(committee.n))
-    genesis, genesis_digest = genesis_block(committee.network, committee.epoch, starts)
+    epoch = committee.epoch
+    starts = tuple(log_start(committee.network, epoch, i) for i in range(committee.n))
+    genesis, genesis_digest = genesis_block(committee.network, epoch, starts)
     sequencer = Sequencer(committee, parameters, starts, genesis_time_ms)
     recent = [genesis]
     raw = reader.get(TABLE_STATE, KEY_SNAPSHOT)
@@ -72,8 +73,8 @@ def open_context(
     record = decode(SafetyRecord, raw) if raw else Safety.fresh(committee.epoch, genesis_digest)
     logs = LogStore(committee, parameters, sequencer.heads)
     for author, head in enumerate(sequencer.heads):
-        logs.base_batches[author] = _batch_at(reader, author, head) if head.seq else None
-    own_head, own_last = _own_head(reader, me, starts[me])
+        logs.base_batches[author] = _batch_at(reader, epoch, author, head) if head.seq else None
+    own_head, own_last = _own_head(reader, epoch, me, starts[me])
     ctx = Context(
         committee=committee,
         parameters=parameters,
@@ -116,17 +117,17 @@ def _block_at(reader: Reader, height: int) -> Block:
     return decode(Block, _must(reader.get(TABLE_BLOCKS, digest), f"block {height}"))
 
 
-def _batch_at(reader: Reader, author: int, head: Head) -> LogBatch:
-    raw = reader.get(TABLE_BATCHES, batch_key(author, head))
+def _batch_at(reader: Reader, epoch: int, author: int, head: Head) -> LogBatch:
+    raw = reader.get(TABLE_BATCHES, batch_key(epoch, author, head))
     return decode(LogBatch, _must(raw, f"batch {head.seq} of log {author}"))
 
 
-def _own_head(reader: Reader, me: int, start: Head) -> tuple[Head, LogBatch | None]:
+def _own_head(reader: Reader, epoch: int, me: int, start: Head) -> tuple[Head, LogBatch | None]:
     raw = reader.get(TABLE_SAFETY, KEY_OWN_HEAD)
     if raw is None:
         return start, None
     head = decode(Head, raw)
-    return head, _batch_at(reader, me, head)
+    return head, _batch_at(reader, epoch, me, head)
 
 
 def _seal(ctx: Context, batch: LogBatch) -> SealedBatch:
@@ -158,6 +159,7 @@ def _load_pending_bodies(ctx: Context) -> None:
 
 def _replay(ctx: Context, committer: Committer) -> None:
     """Commit and execute again the blocks after the snapshot."""
+    epoch = ctx.committee.epoch
     while True:
         height = ctx.tree.tip.height + 1
         if ctx.reader.get(TABLE_CHAIN, height_key(height)) is None:
@@ -168,9 +170,9 @@ def _replay(ctx: Context, committer: Committer) -> None:
             base = ctx.logs.bases[author]
             run: list[SealedBatch] = []
             for seq in range(base.seq + 1, head.seq + 1):
-                digest = ctx.reader.get(TABLE_LOG, log_key(author, seq))
+                digest = ctx.reader.get(TABLE_LOG, log_key(epoch, author, seq))
                 at = Head(seq, _must(digest, f"position {seq} of log {author}"))
-                run.append(_seal(ctx, _batch_at(ctx.reader, author, at)))
+                run.append(_seal(ctx, _batch_at(ctx.reader, epoch, author, at)))
             for sealed in run:
                 _hold(ctx, sealed)
             runs.append(run)
@@ -181,9 +183,10 @@ def _replay(ctx: Context, committer: Committer) -> None:
 
 def _load_uncommitted(ctx: Context) -> None:
     """Hold the batches above the committed heads, and the blocks that the durable state names."""
+    epoch = ctx.committee.epoch
     for author in range(ctx.committee.n):
-        start = log_key(author, ctx.logs.bases[author].seq + 1)
-        end = (author + 1).to_bytes(2, "big")
+        start = log_key(epoch, author, ctx.logs.bases[author].seq + 1)
+        end = log_key(epoch, author + 1, 0)
         for count, (_, raw) in enumerate(ctx.reader.scan(TABLE_BATCHES, start, end)):
             if count == UNCOMMITTED_LOADED_MAX:
                 break

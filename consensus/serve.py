@@ -68,10 +68,13 @@ class Library:
 
     def _stored_after(self, author: int, at: Head) -> LogBatch | None:
         """Return the committed batch that follows `at`, from disk."""
-        digest = self._ctx.reader.get(TABLE_LOG, log_key(author, at.seq + 1))
+        epoch = self._ctx.committee.epoch
+        digest = self._ctx.reader.get(TABLE_LOG, log_key(epoch, author, at.seq + 1))
         if digest is None:
             return None
-        raw = self._ctx.reader.get(TABLE_BATCHES, batch_key(author, Head(at.seq + 1, digest)))
+        raw = self._ctx.reader.get(
+            TABLE_BATCHES, batch_key(epoch, author, Head(at.seq + 1, digest))
+        )
         if raw is None:
             return None
         batch = decode(LogBatch, raw)
@@ -87,7 +90,7 @@ class Library:
         at, base = question.after, ctx.logs.bases[author]
         while at.seq < base.seq and len(run) < FETCH_BATCHES_MAX and size < ANSWER_BYTES_MAX:
             batch = self._stored_after(author, at)
-            digest = ctx.reader.get(TABLE_LOG, log_key(author, at.seq + 1))
+            digest = ctx.reader.get(TABLE_LOG, log_key(ctx.committee.epoch, author, at.seq + 1))
             if batch is None or digest is None:
                 break
             run.append(batch)

@@ -379,12 +379,16 @@ def pending_here(ctx: Context) -> dict[CommandId, int]:
             if not fair.is_done(id_) and expires_ms(id_) > ctx.sequencer.time_ms:
                 found[id_] = sealed.batch.seq
     wanted = {id_: None for id_ in fair.pending() if fair.holds(me, id_)}
-    newest = logs.bases[me].seq
+    newest, epoch = logs.bases[me].seq, ctx.committee.epoch
     for seq in range(newest, max(0, newest - OWN_BATCHES_READ_MAX), -1):
         if not wanted:
             break
-        digest = ctx.reader.get(TABLE_LOG, log_key(me, seq))
-        raw = ctx.reader.get(TABLE_BATCHES, batch_key(me, Head(seq, digest))) if digest else None
+        digest = ctx.reader.get(TABLE_LOG, log_key(epoch, me, seq))
+        raw = (
+            ctx.reader.get(TABLE_BATCHES, batch_key(epoch, me, Head(seq, digest)))
+            if digest
+            else None
+        )
         for entry in decode(LogBatch, raw).entries if raw is not None else ():
             if wanted.pop(entry, 0) is None:
                 found[CommandId(entry)] = seq

@@ -207,7 +207,7 @@ class Barrier:
         match message:
             case LogBatch():
                 head = Head(message.seq, batch_digest(message))
-                key = batch_key(message.author, head)
+                key = batch_key(message.epoch, message.author, head)
                 assert self._disk.durable(TABLE_BATCHES, key) == encode(message)
                 for entry in message.entries:
                     assert self._disk.durable(TABLE_BODIES, entry) is not None

@@ -66,16 +66,16 @@ class ForgetsData(Context):
             return
         super().write(table, key, value)
         if key == KEY_OWN_HEAD or (table == TABLE_LOG and value is not None):
-            author = self.me if key == KEY_OWN_HEAD else int.from_bytes(key[:2], "big")
+            author = self.me if key == KEY_OWN_HEAD else int.from_bytes(key[4:6], "big")
             head = self.own.head if key == KEY_OWN_HEAD else Head(_seq(key), value or b"")
-            self._unstash(stash, batch_key(author, head), author)
+            self._unstash(stash, batch_key(self.committee.epoch, author, head), author)
 
     def _is_mine(self, key: bytes) -> bool:
-        return int.from_bytes(key[:2], "big") == self.me
+        return int.from_bytes(key[4:6], "big") == self.me
 
     def _unstash(self, stash: dict[tuple[str, bytes], bytes], key: bytes, author: int) -> None:
         raw = stash.pop((TABLE_BATCHES, key), None)
-        sealed = self.logs.batch(author, key[10:])
+        sealed = self.logs.batch(author, key[14:])
         if raw is not None:
             super().write(TABLE_BATCHES, key, raw)
         batch = decode(LogBatch, raw) if raw is not None else sealed.batch if sealed else None
@@ -86,7 +86,7 @@ class ForgetsData(Context):
 
 
 def _seq(key: bytes) -> int:
-    return int.from_bytes(key[2:10], "big")
+    return int.from_bytes(key[6:14], "big")
 
 
 class NoRelog(LogKeeper):

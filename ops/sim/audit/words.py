@@ -174,7 +174,10 @@ class WordsAudit:
         digest = batch_digest(batch)
         if self._once("batch", host.me, batch.seq, digest):
             if (
-                host.disk.durable(TABLE_BATCHES, batch_key(host.me, Head(batch.seq, digest)))
+                host.disk.durable(
+                    TABLE_BATCHES,
+                    batch_key(self._committee.epoch, host.me, Head(batch.seq, digest)),
+                )
                 is None
             ):
                 self._undurable(host, f"batch {batch.seq}")
@@ -198,7 +201,7 @@ class WordsAudit:
         walked: list[tuple[int, bytes]] = []
         at = head
         while at.seq > 0 and (author, at.digest) not in whole:
-            raw = host.disk.durable(TABLE_BATCHES, batch_key(author, at))
+            raw = host.disk.durable(TABLE_BATCHES, batch_key(self._committee.epoch, author, at))
             if raw is None:
                 return False
             batch = decode(LogBatch, raw)
@@ -222,7 +225,7 @@ class WordsAudit:
             # Where it may lie; that it does lie on disk is checked as for any other.
             tips = [run[-1].head]
         else:
-            prefix = log_key(author, seen)
+            prefix = log_key(self._committee.epoch, author, seen)
             keys = host.disk.durable_keys_from(TABLE_BATCHES, prefix)
             tips = [Head(seen, key[len(prefix) :]) for key in keys]
         return any(
@@ -233,7 +236,7 @@ class WordsAudit:
     def _extends(self, host: Host, author: int, tip: Head, head: Head) -> bool:
         at = tip
         while at.seq > head.seq:
-            raw = host.disk.durable(TABLE_BATCHES, batch_key(author, at))
+            raw = host.disk.durable(TABLE_BATCHES, batch_key(self._committee.epoch, author, at))
             if raw is None:
                 return False
             at = Head(at.seq - 1, decode(LogBatch, raw).prev)
