@@ -11,7 +11,7 @@ from hashlib import sha256
 
 from consensus.batches import BodyCheck, batch_fault
 from consensus.codec import CodecError
-from consensus.committee import Committee, Parameters
+from consensus.committee import REPLICAS_MAX, Committee, Parameters
 from consensus.crypto import signable, verify_ed25519
 from consensus.digest import Digest
 from consensus.messages import (
@@ -22,6 +22,7 @@ from consensus.messages import (
     TAG_BATCH,
     TAG_BLOCK,
     TAG_COMMIT,
+    TAG_HANDOVER,
     TAG_TIMEOUT,
     TAG_VOTE,
     TC,
@@ -32,10 +33,14 @@ from consensus.messages import (
     Chain,
     CommitProof,
     CommitVote,
+    EpochEnded,
     GetBatches,
     GetBlock,
     GetBodies,
     GetChain,
+    GetHandover,
+    Handover,
+    HandoverVote,
     Head,
     LogBatch,
     Message,
@@ -48,6 +53,7 @@ from consensus.messages import (
     block_digest,
     commit_digest,
     decode_message,
+    handover_digest,
     timeout_digest,
     vote_digest,
 )
@@ -62,6 +68,14 @@ Verify = Callable[[bytes, bytes, bytes], bool]
 
 class Refused(ValueError):
     """The frame breaks a rule; the text says which. Its sender is to blame."""
+
+
+class OtherEpoch(Refused):
+    """The frame belongs to another epoch: its sender is behind or ahead, which is no fault."""
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__("another epoch")
+        self.epoch = epoch
 
 
 class Admission:
@@ -112,9 +126,11 @@ class Admission:
                 self._signature(peer, TAG_COMMIT, covered, message.signature)
             case Timeout():
                 self._timeout(peer, message)
-            case RoundTC(tc):
+            case RoundTC(epoch, tc):
+                self._epoch(epoch)
                 self._tc(tc)
             case RoundInfo():
+                self._epoch(message.epoch)
                 self._qc(message.lock)
                 if message.tc is not None:
                     self._tc(message.tc)
@@ -131,13 +147,23 @@ class Admission:
                 self._blocks(blocks)
             case Chain():
                 self._chain(message)
-            case GetBatches() | GetBodies() | GetBlock() | GetChain():
+            case HandoverVote():
+                self._handover_vote(peer, message)
+            case EpochEnded(handover):
+                self._handover(handover)
+            case GetBatches() | GetBodies() | GetBlock() | GetChain() | GetHandover():
                 self._question(message)
 
-    def _question(self, question: GetBatches | GetBodies | GetBlock | GetChain) -> None:
+    def _question(
+        self, question: GetBatches | GetBodies | GetBlock | GetChain | GetHandover
+    ) -> None:
         match question:
-            case GetBatches(author, after, until):
-                self._replica(author)
+            case GetHandover(epoch):
+                self._number(epoch)
+            case GetBatches(epoch, author, after, until):
+                self._number(epoch)
+                if not 0 <= author < REPLICAS_MAX:
+                    raise Refused("no such replica")
                 self._heads((after,) if until is None else (after, until))
             case GetBodies(ids):
                 self._at_most(len(ids), FETCH_IDS_MAX)
@@ -181,7 +207,7 @@ class Admission:
 
     def _epoch(self, epoch: int) -> None:
         if epoch != self._committee.epoch:
-            raise Refused("another epoch")
+            raise OtherEpoch(epoch)
 
     def _signature(self, signer: int, tag: bytes, digest: bytes, signature: bytes) -> None:
         self._replica(signer)
@@ -197,6 +223,7 @@ class Admission:
         self._verified[name] = None
 
     def _batch(self, batch: LogBatch) -> None:
+        self._epoch(batch.epoch)
         fault = batch_fault(batch, self._committee, self._parameters, self._check_body)
         if fault is not None:
             raise Refused(fault)
@@ -296,3 +323,23 @@ class Admission:
         covered = commit_digest(proof.round, proof.block)
         for voter, signature in proof.votes:
             self._signature(voter, TAG_COMMIT, covered, signature)
+
+    def _handover_vote(self, peer: int, vote: HandoverVote) -> None:
+        self._own(peer, vote.voter, vote.epoch, vote.height)
+        self._next_keys(vote.keys)
+        covered = handover_digest(vote.height, vote.block, vote.state, vote.keys)
+        self._signature(peer, TAG_HANDOVER, covered, vote.signature)
+
+    def _handover(self, handover: Handover) -> None:
+        self._epoch(handover.epoch)
+        self._number(handover.height)
+        self._next_keys(handover.keys)
+        self._quorum([voter for voter, _ in handover.votes])
+        covered = handover_digest(handover.height, handover.block, handover.state, handover.keys)
+        for voter, signature in handover.votes:
+            self._signature(voter, TAG_HANDOVER, covered, signature)
+
+    def _next_keys(self, keys: tuple[bytes, ...]) -> None:
+        self._at_most(len(keys), REPLICAS_MAX)
+        if not keys or len(dict.fromkeys(keys)) != len(keys) or any(len(k) != 32 for k in keys):
+            raise Refused("next committee's keys")

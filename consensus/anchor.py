@@ -41,6 +41,12 @@ class InboxAnchor:
         fresh = [LogClaims(0, INBOX_START_HASH, [], []) for _ in range(n)]
         self.state = state or AnchorState(0, INBOX_START_HASH, fresh)
 
+    def next_epoch(self, n: int, f: int) -> InboxAnchor:
+        """Return the anchor of the epoch that begins now: every log claims what is anchored."""
+        count, hash_ = self.state.count, self.state.hash
+        claims = [LogClaims(count, hash_, [], []) for _ in range(n)]
+        return InboxAnchor(n, f, AnchorState(count, hash_, claims))
+
     def observe(self, batch: LogBatch) -> None:
         """Take the claim of a committed batch; the batch rules have checked its chain."""
         state, log = self.state, self.state.claims[batch.author]

@@ -89,9 +89,13 @@ class SealedBatch:
         return Head(self.batch.seq, self.digest)
 
 
-def link_fault(prev: LogBatch | None, batch: LogBatch) -> str | None:
-    """Say why `batch` cannot follow `prev` (None: the log's start), digests apart, or None."""
-    seq, time_ms, claim = (0, 0, NO_CLAIM) if prev is None else (prev.seq, prev.time_ms, prev.inbox)
+def link_fault(prev: LogBatch | None, batch: LogBatch, start: InboxClaim = NO_CLAIM) -> str | None:
+    """Say why `batch` cannot follow `prev`, digests apart, or None.
+
+    With `prev` None it is the log's first, which goes on from the claim `start`: what was
+    anchored of the inbox when the epoch began.
+    """
+    seq, time_ms, claim = (0, 0, start) if prev is None else (prev.seq, prev.time_ms, prev.inbox)
     if batch.seq != seq + 1:
         return "seq does not follow"
     if batch.time_ms < time_ms:

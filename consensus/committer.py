@@ -23,7 +23,7 @@ from consensus.digest import Digest
 from consensus.fetch import Fetcher, WantBatches, WantBlock, WantBody
 from consensus.idmemory import chunks_root
 from consensus.logstore import BrokenPath, MissingBatch
-from consensus.messages import QC, Block, CommitProof, block_digest
+from consensus.messages import QC, Block, CommitProof, Handover, block_digest
 from consensus.snapshot import Snapshot
 
 DIGEST_INTERVAL = 8
@@ -62,6 +62,20 @@ class Committer:
             self._fetcher.want(WantBlock(proof.block), [voter for voter, _ in proof.votes])
         else:
             self._aim(block, digest)
+
+    def prove_end(self, handover: Handover) -> None:
+        """Take in a verified certificate of the epoch's end: its last block is committed."""
+        block = self._ctx.tree.block(handover.block)
+        if block is not None:
+            self._aim(block, Digest(handover.block))
+        elif handover.height > self._ctx.tree.tip.height:
+            self._target = (handover.height, Digest(handover.block))
+            self._fetcher.want(WantBlock(handover.block), [voter for voter, _ in handover.votes])
+
+    def halt_at_end(self, handover: Handover) -> None:
+        """Stop: a quorum ended the epoch in another state than ours."""
+        mine = self._ctx.executed_digests[handover.height]
+        self._diverged(handover.height, mine, Digest(handover.state))
 
     def _aim(self, block: Block, digest: Digest) -> None:
         if block.height > self._ctx.tree.tip.height and (
@@ -127,6 +141,8 @@ class Committer:
             return False
         done = 0
         for each in run[:COMMITS_PER_STEP_MAX]:
+            if ctx.tree.tip.height == ctx.last_height():
+                break
             runs = self.data_for(each, run[-1])
             if runs is None:
                 break
@@ -193,7 +209,7 @@ class Committer:
         self.void.extend(void)
         ctx.count("blocks_committed")
         ctx.count("commands_ordered", len(ordered.ids))
-        if block.height % DIGEST_INTERVAL == 0:
+        if block.height % DIGEST_INTERVAL == 0 or block.height == ctx.last_height():
             self._take_digest(block.height)
         if not replay:
             self._record(block, digest, runs)

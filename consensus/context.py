@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 from consensus.blocktree import BlockTree
@@ -38,11 +39,15 @@ TABLE_BODIES = "bodies"
 TABLE_PROOFS = "proofs"
 TABLE_STATE = "state"
 TABLE_EVIDENCE = "evidence"
+TABLE_EPOCHS = "epochs"
 
 KEY_SAFETY = b"record"
 KEY_OWN_HEAD = b"own-head"
 KEY_SNAPSHOT = b"snapshot"
 
+EPOCH_TAIL = 64
+"""An epoch ends so many heights after the block that executed the registry's message: every voter
+there has executed that block, since a block may move heads at most 32 above what it executed."""
 LAZY_WRITES_MAX = 4_096
 """Records that may wait for the next synced write; more are written without waiting for one."""
 
@@ -55,8 +60,20 @@ class Reader(Protocol):
     def scan(self, table: str, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Successor:
+    """The next committee's consensus keys, by index, and the height whose block named them."""
+
+    height: int
+    keys: tuple[bytes, ...]
+
+
 class Executor(Protocol):
-    """The replicated state machine behind the order."""
+    """The replicated state machine behind the order.
+
+    `successor` is part of its state: once a block has named the next committee it stays, until
+    `begin_epoch`. It names none that fair order refuses (`fairorder.thresholds`).
+    """
 
     def execute(self, block: OrderedBlock, bodies: list[tuple[CommandId, bytes]]) -> None: ...
 
@@ -66,10 +83,19 @@ class Executor(Protocol):
 
     def restore(self, data: bytes) -> None: ...
 
+    def successor(self) -> Successor | None: ...
+
+    def begin_epoch(self, n: int, f: int) -> None: ...
+
 
 def height_key(height: int) -> bytes:
     """Return the store key of a height: big-endian, so that a scan is in order."""
     return height.to_bytes(8, "big")
+
+
+def epoch_key(epoch: int) -> bytes:
+    """Return the store key of how an epoch ended."""
+    return epoch.to_bytes(4, "big")
 
 
 def log_key(epoch: int, author: int, seq: int) -> bytes:
@@ -121,6 +147,16 @@ class Context:
         self._writes: list[Write] = []
         self._promised = False
         self._flush = False
+
+    @property
+    def may_sign(self) -> bool:
+        """Whether this node is a member of the epoch's committee."""
+        return self.me < self.committee.n
+
+    def last_height(self) -> int | None:
+        """Return the height at which this epoch ends, when that is known."""
+        successor = self.executor.successor()
+        return None if successor is None else successor.height + EPOCH_TAIL
 
     def count(self, name: str, by: int = 1) -> None:
         """Add to a counter that the driver shows as a metric."""

@@ -20,7 +20,7 @@ ZERO_DIGEST = Digest(bytes(32))
 
 def tagged(tag: bytes, data: bytes) -> Digest:
     """Return the digest of `data` in the domain `tag` (1 to 255 bytes)."""
-    return Digest(sha256(bytes((len(tag),)) + tag + data).digest())
+    return Digest(sha256(b"%c%b%b" % (len(tag), tag, data)).digest())
 
 
 def keccak(data: bytes) -> bytes:

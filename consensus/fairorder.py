@@ -355,6 +355,22 @@ class FairOrder:
         entry = self._pending.get(id_)
         return entry.open_number if entry else 0
 
+    def order_of(self, log: int) -> list[bytes]:
+        """Return the pending ids that committed log `log` holds, in its order."""
+        return list(self._logs[log])
+
+    def next_epoch(self, n: int, f: int) -> FairOrder:
+        """Return the order of the epoch that begins now: its logs are empty, nothing is pending,
+        and what was emitted stays remembered, in one memory with this order, which has ended.
+
+        Errors: as `thresholds`.
+        """
+        _, _, numerator, denominator, deadline_ms = self._parameters
+        fresh = FairOrder(n, f, numerator, denominator, deadline_ms, self._expires_ms)
+        fresh._height, fresh._time_ms = self._height, self._time_ms
+        fresh._next_number, fresh._done = self._next_number, self._done
+        return fresh
+
     def missing_for(self, log: int) -> list[bytes]:
         """Return the pending ids that log `log` lacks, in the order of `pending`."""
         return list(self._missing[log])

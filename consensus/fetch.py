@@ -239,7 +239,7 @@ class Fetcher:
                 if after is None:
                     # What is held may be another branch: every other time from what is committed.
                     after = logs.bases[author] if tries % 2 else logs.furthest(author)
-                return GetBatches(author, after, until)
+                return GetBatches(self._ctx.committee.epoch, author, after, until)
             case WantBlock(digest):
                 return GetBlock(digest, self._ctx.tree.tip.height)
             case WantChain(height):

@@ -11,11 +11,11 @@ import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from consensus.batches import SealedBatch, link_fault
+from consensus.batches import NO_CLAIM, SealedBatch, link_fault
 from consensus.command import CommandId, expires_ms
 from consensus.committee import Committee, Parameters
 from consensus.digest import Digest
-from consensus.messages import Head, LogBatch
+from consensus.messages import Head, InboxClaim, LogBatch
 
 EXPIRIES_SLACK = 4_096
 """Emitted commands stay in the expiry queue until there are so many more of them than held."""
@@ -53,7 +53,15 @@ Path = list[SealedBatch] | MissingBatch | BrokenPath
 class LogStore:
     """Batches above the committed heads, by digest and by predecessor, and command bodies."""
 
-    def __init__(self, committee: Committee, parameters: Parameters, bases: Iterable[Head]) -> None:
+    def __init__(
+        self,
+        committee: Committee,
+        parameters: Parameters,
+        bases: Iterable[Head],
+        start: InboxClaim = NO_CLAIM,
+    ) -> None:
+        """`start` is the claim that each log's first batch goes on from."""
+        self._start = start
         self._parameters = parameters
         self.bases: list[Head] = list(bases)
         self.base_batches: list[LogBatch | None] = [None] * committee.n
@@ -179,7 +187,7 @@ class LogStore:
                 prev = held.batch if held is not None else None
                 known = held is not None
             if known:
-                sealed.follows = link_fault(prev, batch) is None
+                sealed.follows = link_fault(prev, batch, self._start) is None
         return sealed.follows
 
     def path(self, author: int, start: Head, end: Head) -> Path:

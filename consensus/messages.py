@@ -7,6 +7,8 @@ ARCHITECTURE.md.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from msgspec import Struct
 
 from consensus.codec import Shape, encode
@@ -40,7 +42,7 @@ class InboxClaim(Struct, frozen=True, array_like=True):
     messages: tuple[bytes, ...]
 
 
-class LogBatch(Struct, frozen=True, array_like=True, tag="batch"):
+class LogBatch(Struct, frozen=True, array_like=True, tag="batch", dict=True):
     """A run of one replica's order log; the signature covers `batch_digest`.
 
     `entries` are command ids in receipt order, `bodies` the commands that the author introduces.
@@ -56,6 +58,14 @@ class LogBatch(Struct, frozen=True, array_like=True, tag="batch"):
     oracle: tuple[Observation, ...]
     inbox: InboxClaim
     signature: bytes
+
+    @cached_property
+    def digest(self) -> Digest:
+        """The digest of all of it but its signature; a batch never changes, so it is kept."""
+        said = (self.epoch, self.author, self.seq, self.prev, self.time_ms)
+        return tagged(
+            TAG_BATCH, encode((*said, self.entries, self.bodies, self.oracle, self.inbox))
+        )
 
 
 class SignedSeen(Struct, frozen=True, array_like=True):
@@ -102,7 +112,7 @@ class Head(Struct, frozen=True, array_like=True):
     digest: bytes
 
 
-class Block(Struct, frozen=True, array_like=True):
+class Block(Struct, frozen=True, array_like=True, dict=True):
     """A cut through all logs. `qc.block` is the parent; `executed` an earlier block's state."""
 
     epoch: int
@@ -113,6 +123,11 @@ class Block(Struct, frozen=True, array_like=True):
     heads: tuple[Head, ...]
     executed_height: int
     executed_digest: bytes
+
+    @cached_property
+    def digest(self) -> Digest:
+        """The digest of all of it; a block never changes, so it is kept."""
+        return tagged(TAG_BLOCK, encode(self))
 
 
 class Proposal(Struct, frozen=True, array_like=True, tag="proposal"):
@@ -163,12 +178,14 @@ class Timeout(Struct, frozen=True, array_like=True, tag="timeout"):
 class RoundTC(Struct, frozen=True, array_like=True, tag="tc"):
     """A TC that the sender formed, so that everybody enters the next round."""
 
+    epoch: int
     tc: TC
 
 
 class RoundInfo(Struct, frozen=True, array_like=True, tag="round_info"):
     """The answer to a message of an older round, and a greeting."""
 
+    epoch: int
     lock: QC
     tc: TC | None
     committed_height: int
@@ -177,6 +194,7 @@ class RoundInfo(Struct, frozen=True, array_like=True, tag="round_info"):
 class GetBatches(Struct, frozen=True, array_like=True, tag="get_batches"):
     """Asks for log `author` after `after` (exclusive), with `until` the branch that ends there."""
 
+    epoch: int
     author: int
     after: Head
     until: Head | None
@@ -239,6 +257,47 @@ class Chain(Struct, frozen=True, array_like=True, tag="chain"):
     child_qc: QC | None
 
 
+class HandoverVote(Struct, frozen=True, array_like=True, tag="handover_vote"):
+    """The voter committed and executed its epoch's last block; signed over `handover_digest`.
+
+    `state` is the state digest after that block, `keys` the next epoch's consensus keys by index.
+    """
+
+    epoch: int
+    height: int
+    block: bytes
+    state: bytes
+    keys: tuple[bytes, ...]
+    voter: int
+    signature: bytes
+
+
+class Handover(Struct, frozen=True, array_like=True):
+    """q handover votes that say the same: the end of `epoch`, and the next epoch's beginning.
+
+    It proves that block `block` of `height` is committed. `votes` are (voter, signature) pairs.
+    """
+
+    epoch: int
+    height: int
+    block: bytes
+    state: bytes
+    keys: tuple[bytes, ...]
+    votes: tuple[tuple[int, bytes], ...]
+
+
+class GetHandover(Struct, frozen=True, array_like=True, tag="get_handover"):
+    """Asks how `epoch` ended, if it did."""
+
+    epoch: int
+
+
+class EpochEnded(Struct, frozen=True, array_like=True, tag="epoch_ended"):
+    """The answer to `GetHandover`, and to whatever comes of an epoch that is over."""
+
+    handover: Handover
+
+
 Message = (
     LogBatch
     | Proposal
@@ -255,6 +314,9 @@ Message = (
     | Blocks
     | GetChain
     | Chain
+    | HandoverVote
+    | GetHandover
+    | EpochEnded
 )
 
 
@@ -271,31 +333,17 @@ TAG_BLOCK = b"fairlane/block"
 TAG_VOTE = b"fairlane/vote"
 TAG_COMMIT = b"fairlane/commit"
 TAG_TIMEOUT = b"fairlane/timeout"
+TAG_HANDOVER = b"fairlane/handover"
 
 
 def batch_digest(batch: LogBatch) -> Digest:
     """Return the digest of a batch: all of it but its signature."""
-    return tagged(
-        TAG_BATCH,
-        encode(
-            (
-                batch.epoch,
-                batch.author,
-                batch.seq,
-                batch.prev,
-                batch.time_ms,
-                batch.entries,
-                batch.bodies,
-                batch.oracle,
-                batch.inbox,
-            )
-        ),
-    )
+    return batch.digest
 
 
 def block_digest(block: Block) -> Digest:
     """Return the digest of a block: all of it."""
-    return tagged(TAG_BLOCK, encode(block))
+    return block.digest
 
 
 def vote_digest(round_: int, block: bytes, seen: tuple[int, ...]) -> Digest:
@@ -311,3 +359,8 @@ def commit_digest(round_: int, block: bytes) -> Digest:
 def timeout_digest(round_: int, lock_round: int) -> Digest:
     """Return what a timeout's signature covers."""
     return tagged(TAG_TIMEOUT, encode((round_, lock_round)))
+
+
+def handover_digest(height: int, block: bytes, state: bytes, keys: tuple[bytes, ...]) -> Digest:
+    """Return what a handover vote's signature covers."""
+    return tagged(TAG_HANDOVER, encode((height, block, state, keys)))

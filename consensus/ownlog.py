@@ -41,15 +41,17 @@ class OwnLog:
         signer: ReplicaSigner,
         head: Head,
         last: LogBatch | None,
+        start: InboxClaim = NO_CLAIM,
     ) -> None:
-        """`head` and `last` are the newest batch that this replica signed (None: none yet)."""
+        """`head` and `last` are the newest batch that this replica signed (None: none yet), and
+        `start` is the inbox claim that the log's first batch goes on from."""
         self._committee = committee
         self._parameters = parameters
         self._author = author
         self._signer = signer
         self.head = head
         self._last_time_ms = last.time_ms if last else 0
-        self._claim = last.inbox if last else NO_CLAIM
+        self._claim = last.inbox if last else start
         self._waiting: deque[tuple[CommandId, bool]] = deque()
         self._logged: dict[CommandId, bool] = {}
         self._prices: dict[int, Observation] = {}
@@ -60,6 +62,10 @@ class OwnLog:
     def waiting(self) -> int:
         """Receipts that are in no batch yet."""
         return len(self._waiting)
+
+    def waiting_ids(self) -> list[CommandId]:
+        """Return the ids that are in no batch yet, in receipt order."""
+        return [id_ for id_, _ in self._waiting if self._logged.get(id_) is False]
 
     @property
     def claimed_inbox(self) -> int:

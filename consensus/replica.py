@@ -27,6 +27,7 @@ from consensus.effects import (
 from consensus.evidence import EvidenceBook
 from consensus.fetch import TIMER as FETCH_TIMER
 from consensus.fetch import WantChain
+from consensus.handover import Handing
 from consensus.logkeeper import TIMER as BATCH_TIMER
 from consensus.logkeeper import LogKeeper
 from consensus.messages import (
@@ -36,10 +37,14 @@ from consensus.messages import (
     Bodies,
     Chain,
     CommitVote,
+    EpochEnded,
     GetBatches,
     GetBlock,
     GetBodies,
     GetChain,
+    GetHandover,
+    Handover,
+    HandoverVote,
     LogBatch,
     Message,
     Proposal,
@@ -82,8 +87,10 @@ class Replica:
         self.rounds = Rounds(self.ctx, self._fetcher, self._committer, self._evidence)
         self.voting = Voting(self.ctx, self._fetcher, self._committer, self.rounds, self._evidence)
         self.keeper = LogKeeper(self.ctx, self._fetcher, self._evidence)
+        self.handing = Handing(self.ctx, self._committer)
         self._library = Library(self.ctx)
         self._peer_heights = [0] * committee.n
+        self._others = tuple(i for i in range(committee.n) if i != me)
 
     @property
     def height(self) -> int:
@@ -100,6 +107,11 @@ class Replica:
         """Whether going on would be unsafe: every further input is ignored."""
         return self._committer.halted
 
+    @property
+    def ended(self) -> Handover | None:
+        """How the epoch ended: from then on every further input is ignored."""
+        return self.handing.done
+
     def executed_digest(self, height: int) -> Digest | None:
         """Return the state digest at a recent height that is a multiple of 8."""
         return self.ctx.executed_digests.get(height)
@@ -110,7 +122,7 @@ class Replica:
 
     def step(self, now_ms: int, event: Input) -> list[Effect]:
         """Take one input at `now_ms` (wall clock, milliseconds) and return what to do, in order."""
-        if self.halted:
+        if self.halted or self.ended is not None:
             return []
         ctx = self.ctx
         ctx.now_ms = max(ctx.now_ms, now_ms)
@@ -123,6 +135,7 @@ class Replica:
                 self.rounds.greet(peer)
                 self.rounds.repeat_to(peer)
                 self.keeper.repeat_to(peer)
+                self.handing.repeat((peer,))
             case Submitted():
                 self.keeper.on_submitted(event)
             case TimerFired(name):
@@ -145,6 +158,7 @@ class Replica:
             self.keeper.on_timer()
         elif name == ROUND_TIMER:
             self.rounds.on_timer()
+            self.handing.repeat(self._others)
         elif name == FETCH_TIMER:
             self._fetcher.tick()
         # The propose and vote timers only wake the replica, which every input does.
@@ -158,6 +172,9 @@ class Replica:
             moved = self._committer.try_commit()
             if moved:
                 self._after_commit()
+            self.handing.advance()
+            if self.ended is not None:
+                return
             moved |= self.voting.try_propose()
             moved |= self.voting.try_vote()
             if not moved and not ctx.loopback:
@@ -185,11 +202,15 @@ class Replica:
                 self.rounds.on_commit_vote(peer, message)
             case Timeout():
                 self.rounds.on_timeout(peer, message)
-            case RoundTC(tc):
+            case RoundTC(_, tc):
                 self.rounds.take_tc(tc)
             case RoundInfo():
                 self._on_round_info(peer, message)
-            case GetBatches() | GetBodies() | GetBlock() | GetChain():
+            case HandoverVote():
+                self.handing.on_vote(message)
+            case EpochEnded(handover):
+                self.handing.on_certificate(handover)
+            case GetBatches() | GetBodies() | GetBlock() | GetChain() | GetHandover():
                 self._on_question(peer, message)
             case Batches(batches):
                 self._on_batches(peer, batches)
@@ -203,22 +224,29 @@ class Replica:
                 assert_never(message)
 
     def _on_question(
-        self, peer: int, question: GetBatches | GetBodies | GetBlock | GetChain
+        self, peer: int, question: GetBatches | GetBodies | GetBlock | GetChain | GetHandover
     ) -> None:
-        answer: Message | None
-        match question:
-            case GetBatches():
-                answer = self._library.batches(question)
-            case GetBodies():
-                answer = self._library.bodies(question)
-            case GetBlock():
-                answer = self._library.blocks(question)
-            case GetChain():
-                answer = self._library.chain(question)
-            case _:
-                assert_never(question)
+        answer = self.answer(question)
         if answer is not None:
             self.ctx.send(peer, answer)
+
+    def answer(
+        self, question: GetBatches | GetBodies | GetBlock | GetChain | GetHandover
+    ) -> Message | None:
+        """Return what this replica can say to a question, from memory or its disk."""
+        match question:
+            case GetHandover():
+                return self._library.handover(question)
+            case GetBatches():
+                return self._library.batches(question)
+            case GetBodies():
+                return self._library.bodies(question)
+            case GetBlock():
+                return self._library.blocks(question)
+            case GetChain():
+                return self._library.chain(question)
+            case _:
+                assert_never(question)
 
     def _on_round_info(self, peer: int, info: RoundInfo) -> None:
         self.rounds.take_qc(info.lock)

@@ -216,7 +216,7 @@ class Rounds:
         if len(timeouts) >= ctx.committee.quorum and timeout.round >= self.round:
             tc = make_tc(timeouts)
             self.take_tc(tc)
-            ctx.broadcast(RoundTC(tc))
+            ctx.broadcast(RoundTC(ctx.committee.epoch, tc))
         elif (
             len(self._timeouts.voters_from(self.round)) > ctx.committee.f
             and ctx.safety.hi_timeout < self.round
@@ -245,4 +245,5 @@ class Rounds:
         """Tell `peer` the highest certificates and the committed height here."""
         ctx = self._ctx
         self._answered_ms[peer] = ctx.now_ms
-        ctx.send(peer, RoundInfo(ctx.safety.lock, ctx.safety.hi_tc, ctx.tree.tip.height))
+        epoch, safety = ctx.committee.epoch, ctx.safety
+        ctx.send(peer, RoundInfo(epoch, safety.lock, safety.hi_tc, ctx.tree.tip.height))

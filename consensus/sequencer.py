@@ -19,7 +19,7 @@ from consensus.committee import Committee, Parameters
 from consensus.digest import Digest
 from consensus.fairorder import FairOrder, OrderedBatch
 from consensus.idmemory import chunk_digest, chunks_root
-from consensus.messages import Block, Head, Observation
+from consensus.messages import Block, Head, InboxClaim, Observation
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,25 @@ class Sequencer:
             gamma_denominator=parameters.gamma_denominator,
             deadline_ms=parameters.order_deadline_ms,
         )
+
+    def begin_epoch(self, committee: Committee, heads: Sequence[Head]) -> None:
+        """Go on with the next epoch's committee, whose logs begin at `heads`.
+
+        Height and time go on, remembered ids and what is anchored stay; pending commands and
+        prices are logged anew. Errors: UnfairCommittee.
+        """
+        n, f = committee.n, committee.f
+        self.fair = self.fair.next_epoch(n, f)
+        self._committee = committee
+        self.heads = list(heads)
+        self.times_ms = [0] * n
+        self._observations = [{} for _ in range(n)]
+        self._anchor = self._anchor.next_epoch(n, f)
+
+    @property
+    def anchored(self) -> InboxClaim:
+        """What is anchored of the inbox, as a log's claim."""
+        return InboxClaim(self._anchor.state.count, self._anchor.state.hash, ())
 
     @property
     def inbox_count(self) -> int:

@@ -10,10 +10,12 @@ from consensus.context import (
     TABLE_BLOCKS,
     TABLE_BODIES,
     TABLE_CHAIN,
+    TABLE_EPOCHS,
     TABLE_LOG,
     TABLE_PROOFS,
     Context,
     batch_key,
+    epoch_key,
     height_key,
     log_key,
 )
@@ -28,12 +30,16 @@ from consensus.messages import (
     Bodies,
     Chain,
     CommitProof,
+    EpochEnded,
     GetBatches,
     GetBlock,
     GetBodies,
     GetChain,
+    GetHandover,
+    Handover,
     Head,
     LogBatch,
+    batch_digest,
 )
 
 ANSWER_BYTES_MAX = 1 << 20
@@ -66,9 +72,26 @@ class Library:
         held = self._ctx.logs.body(id_)
         return held if held is not None else self._ctx.reader.get(TABLE_BODIES, id_)
 
-    def _stored_after(self, author: int, at: Head) -> LogBatch | None:
+    def handover(self, question: GetHandover) -> EpochEnded | None:
+        """Return how an epoch ended."""
+        raw = self._ctx.reader.get(TABLE_EPOCHS, epoch_key(question.epoch))
+        return EpochEnded(decode(Handover, raw)) if raw is not None else None
+
+    def _batches_of_old(self, question: GetBatches) -> Batches | None:
+        """Return a run of a log of an epoch that is over, as committed."""
+        run: list[LogBatch] = []
+        size, at = 0, question.after
+        while len(run) < FETCH_BATCHES_MAX and size < ANSWER_BYTES_MAX:
+            batch = self._stored_after(question.epoch, question.author, at)
+            if batch is None:
+                break
+            run.append(batch)
+            size += len(encode(batch))
+            at = Head(batch.seq, batch_digest(batch))
+        return Batches(tuple(run)) if run else None
+
+    def _stored_after(self, epoch: int, author: int, at: Head) -> LogBatch | None:
         """Return the committed batch that follows `at`, from disk."""
-        epoch = self._ctx.committee.epoch
         digest = self._ctx.reader.get(TABLE_LOG, log_key(epoch, author, at.seq + 1))
         if digest is None:
             return None
@@ -83,13 +106,15 @@ class Library:
     def batches(self, question: GetBatches) -> Batches | None:
         """Return a run of log `author` after the named head."""
         ctx, author = self._ctx, question.author
+        if question.epoch != ctx.committee.epoch:
+            return self._batches_of_old(question)
         if not 0 <= author < ctx.committee.n:
             return None
         run: list[LogBatch] = []
         size = 0
         at, base = question.after, ctx.logs.bases[author]
         while at.seq < base.seq and len(run) < FETCH_BATCHES_MAX and size < ANSWER_BYTES_MAX:
-            batch = self._stored_after(author, at)
+            batch = self._stored_after(question.epoch, author, at)
             digest = ctx.reader.get(TABLE_LOG, log_key(ctx.committee.epoch, author, at.seq + 1))
             if batch is None or digest is None:
                 break

@@ -128,10 +128,15 @@ class Voting:
             return height, ctx.executed_digests[height]
         return parent.executed_height, Digest(parent.executed_digest)
 
+    def _ends(self, height: int) -> bool:
+        """Say whether the epoch ends with this height or below: heads stay as they are."""
+        last = self._ctx.last_height()
+        return last is not None and height >= last
+
     def _heads_for(self, parent: Block, executed_height: int) -> tuple[Head, ...] | None:
         """Return the furthest heads that we hold and may name; ask for those that we must."""
         ctx = self._ctx
-        if keeps_heads(parent.height + 1, executed_height):
+        if keeps_heads(parent.height + 1, executed_height) or self._ends(parent.height + 1):
             return parent.heads
         cap = ctx.parameters.head_cap
         qc = ctx.safety.lock
@@ -193,6 +198,8 @@ class Voting:
         if block.height != parent.height + 1:
             return self._refuse(block, digest, "height does not follow")
         fault = heads_fault(block, parent, ctx.committee.f, ctx.parameters.head_cap)
+        if fault is None and block.heads != parent.heads and self._ends(block.height):
+            fault = "heads move though the epoch ends"
         if fault is not None:
             return self._refuse(block, digest, fault)
         run = ctx.tree.uncommitted_to(block)
@@ -228,6 +235,10 @@ class Voting:
             ctx.timer(VOTE_TIMER, time_ms - AHEAD_OF_CLOCK_MAX_MS)
             return False
         height, claimed = block.executed_height, block.executed_digest
+        if height > ctx.sequencer.height:
+            # Also a state that the parent named is our own before we vote: it says, for one,
+            # whether the epoch ends. Its blocks are certain, so they commit here soon.
+            return False
         if height == parent.executed_height:
             if claimed != parent.executed_digest:
                 return self._refuse(block, digest, "executed differs from the parent's")

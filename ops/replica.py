@@ -15,7 +15,7 @@ from consensus.codec import decode, encode
 from consensus.command import CommandId, decode_command
 from consensus.committee import Committee, Parameters
 from consensus.committer import DIGEST_INTERVAL
-from consensus.context import Reader
+from consensus.context import Reader, Successor
 from consensus.crypto import ReplicaSigner
 from consensus.digest import Digest, tagged
 from consensus.replica import Replica
@@ -110,6 +110,13 @@ class Exchange:
         self.executed: list[Executed] = []
         self.due: list[tuple[int, int, CheckpointState, int]] = []
         """Checkpoints whose block is executed: height, block time, engine's part, withdrawals."""
+
+    def successor(self) -> Successor | None:
+        """No registry message changes the committee yet."""
+        return None
+
+    def begin_epoch(self, n: int, f: int) -> None:
+        raise AssertionError("the engine has named no successor")
 
     def execute(self, block: OrderedBlock, bodies: list[tuple[CommandId, bytes]]) -> None:
         """Apply one ordered block. A body was verified at the edge, so it decodes."""

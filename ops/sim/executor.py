@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from consensus.codec import decode, encode
 from consensus.command import CommandId
+from consensus.context import Successor
 from consensus.sequencer import OrderedBlock
 
 
@@ -38,6 +39,12 @@ class HashChain:
             chain.update(id_ + len(body).to_bytes(4, "big") + body)
         self._chain = chain.digest()
         self.executed += len(bodies)
+
+    def successor(self) -> Successor | None:
+        return None
+
+    def begin_epoch(self, n: int, f: int) -> None:
+        """Nothing here depends on the committee."""
 
     def digest(self) -> bytes:
         return self._chain

@@ -18,11 +18,14 @@ from consensus.messages import (
     TAG_BATCH,
     TAG_BLOCK,
     TAG_COMMIT,
+    TAG_HANDOVER,
     TAG_TIMEOUT,
     TAG_VOTE,
     TC,
     Block,
     CommitVote,
+    Handover,
+    HandoverVote,
     Head,
     InboxClaim,
     LogBatch,
@@ -35,6 +38,7 @@ from consensus.messages import (
     batch_digest,
     block_digest,
     commit_digest,
+    handover_digest,
     timeout_digest,
     vote_digest,
 )
@@ -143,6 +147,17 @@ class Sample:
             for v in self.voters
         )
         return TC(round_, parts, held)
+
+    def handover_vote(self, voter: int, height: int, block: bytes) -> HandoverVote:
+        state, keys = digest_of(b"state"), self.keys.publics
+        covered = handover_digest(height, block, state, keys)
+        signature = self.keys.signers[voter].sign(EPOCH, TAG_HANDOVER, covered)
+        return HandoverVote(EPOCH, height, block, state, keys, voter, signature)
+
+    def handover(self, height: int, block: bytes) -> Handover:
+        votes = [self.handover_vote(v, height, block) for v in self.voters]
+        signatures = tuple((v.voter, v.signature) for v in votes)
+        return Handover(EPOCH, height, block, votes[0].state, votes[0].keys, signatures)
 
     def core(self, me: int, disk: SimDisk | None = None) -> Node:
         return Node(self, me, disk or SimDisk())

@@ -21,10 +21,12 @@ from consensus.messages import (
     Bodies,
     Chain,
     CommitProof,
+    EpochEnded,
     GetBatches,
     GetBlock,
     GetBodies,
     GetChain,
+    GetHandover,
     Head,
     Message,
     Observation,
@@ -55,19 +57,22 @@ GOOD: dict[str, tuple[int, Message]] = {
     "commit vote": (1, SAMPLE.commit_vote(1, 2, D1)),
     "timeout": (1, SAMPLE.timeout(1, 2, QC1)),
     "timeout with TC": (1, SAMPLE.timeout(1, 4, QC1, SAMPLE.tc(3, QC1))),
-    "tc": (0, RoundTC(SAMPLE.tc(3, QC1))),
-    "round info": (0, RoundInfo(QC1, SAMPLE.tc(3, QC1), 7)),
+    "tc": (0, RoundTC(1, SAMPLE.tc(3, QC1))),
+    "round info": (0, RoundInfo(1, QC1, SAMPLE.tc(3, QC1), 7)),
     "batches": (0, Batches((BATCH,))),
     "bodies": (0, Bodies((BODY,))),
     "blocks": (0, Blocks((B1, B2))),
     "chain by proof": (0, Chain((B1,), PROOF, None, None)),
     "chain by child": (0, Chain((B1,), None, B2, QC2)),
-    "get batches": (0, GetBatches(3, Head(4, bytes(32)), Head(9, bytes(32)))),
+    "handover vote": (1, SAMPLE.handover_vote(1, 70, D1)),
+    "epoch ended": (0, EpochEnded(SAMPLE.handover(70, D1))),
+    "get handover": (0, GetHandover(1)),
+    "get batches": (0, GetBatches(1, 3, Head(4, bytes(32)), Head(9, bytes(32)))),
     "get bodies": (0, GetBodies((ID,))),
     "get block": (0, GetBlock(D1, 3)),
     "get chain": (0, GetChain(3)),
 }
-UNSIGNED = ("get batches", "get bodies", "get block", "get chain")
+UNSIGNED = ("get handover", "get batches", "get bodies", "get block", "get chain")
 FREE = {("round info", "committed_height"), ("round info", "tc")}
 """Fields that nothing covers: what they may hold is bounded, and believed only so far."""
 
@@ -141,7 +146,7 @@ def harmless(kind: str, field: str, other: object) -> bool:
     return False
 
 
-@pytest.mark.parametrize("kind", ["batch", "vote", "commit vote", "timeout"])
+@pytest.mark.parametrize("kind", ["batch", "vote", "commit vote", "timeout", "handover vote"])
 def test_who_speaks_for_another_is_refused(kind: str) -> None:
     peer, message = GOOD[kind]
     with pytest.raises(Refused):
@@ -153,14 +158,16 @@ def cut(qc: QC, count: int) -> QC:
 
 
 HOSTILE: dict[str, Callable[[], object]] = {
-    "QC below the quorum": lambda: RoundInfo(cut(QC1, 2), None, 0),
-    "voter twice": lambda: RoundInfo(replace(QC1, votes=(*QC1.votes[:2], QC1.votes[1])), None, 0),
-    "genesis QC of another block": lambda: RoundInfo(QC(0, bytes(32), ()), None, 0),
-    "genesis QC with votes": lambda: RoundInfo(replace(QC1, round=0), None, 0),
-    "TC that hides its highest QC": lambda: RoundTC(
-        replace(SAMPLE.tc(3, QC1), high_qc=SAMPLE.qc(0, b""))
+    "QC below the quorum": lambda: RoundInfo(1, cut(QC1, 2), None, 0),
+    "voter twice": lambda: RoundInfo(
+        1, replace(QC1, votes=(*QC1.votes[:2], QC1.votes[1])), None, 0
     ),
-    "TC on a QC of its own round": lambda: RoundTC(SAMPLE.tc(1, QC1)),
+    "genesis QC of another block": lambda: RoundInfo(1, QC(0, bytes(32), ()), None, 0),
+    "genesis QC with votes": lambda: RoundInfo(1, replace(QC1, round=0), None, 0),
+    "TC that hides its highest QC": lambda: RoundTC(
+        1, replace(SAMPLE.tc(3, QC1), high_qc=SAMPLE.qc(0, b""))
+    ),
+    "TC on a QC of its own round": lambda: RoundTC(1, SAMPLE.tc(1, QC1)),
     "timeout below its lock": lambda: SAMPLE.timeout(0, 1, QC1),
     "timeout of a round that nothing opens": lambda: SAMPLE.timeout(0, 5, QC1),
     "timeout with the TC of another round": lambda: SAMPLE.timeout(0, 5, QC1, SAMPLE.tc(3, QC1)),
@@ -185,8 +192,12 @@ HOSTILE: dict[str, Callable[[], object]] = {
     "too many bodies": lambda: Bodies((BODY,) * (FETCH_IDS_MAX + 1)),
     "too many blocks": lambda: Blocks((B1,) * (FETCH_BLOCKS_MAX + 1)),
     "question for too much": lambda: GetBodies((ID,) * (FETCH_IDS_MAX + 1)),
-    "question about nobody": lambda: GetBatches(4, Head(0, bytes(32)), None),
-    "question about a bad head": lambda: GetBatches(0, Head(0, bytes(31)), None),
+    "question about nobody": lambda: GetBatches(1, 100, Head(0, bytes(32)), None),
+    "question about a bad head": lambda: GetBatches(1, 0, Head(0, bytes(31)), None),
+    "next committee with a key twice": lambda: EpochEnded(
+        replace(SAMPLE.handover(70, D1), keys=(SAMPLE.keys.publics[0],) * 4)
+    ),
+    "next committee without members": lambda: EpochEnded(replace(SAMPLE.handover(70, D1), keys=())),
     "question below zero": lambda: GetChain(-1),
     "body that nobody signed": lambda: Bodies((BODY[:-1] + b"\x07",)),
 }
@@ -217,11 +228,11 @@ def test_what_was_verified_once_is_not_verified_again() -> None:
     for voter in SAMPLE.voters:
         admit(voter, SAMPLE.vote(voter, 1, D1, SEEN), admission)
     assert len(calls) == len(SAMPLE.voters)
-    admit(0, RoundInfo(QC1, None, 0), admission)
+    admit(0, RoundInfo(1, QC1, None, 0), admission)
     assert len(calls) == len(SAMPLE.voters)
     forged = replace(QC1, votes=(replace(QC1.votes[0], voter=3), *QC1.votes[1:]))
     with pytest.raises(Refused):
-        admit(0, RoundInfo(forged, None, 0), admission)
+        admit(0, RoundInfo(1, forged, None, 0), admission)
 
 
 def test_every_kind_of_message_is_tried_here() -> None:

@@ -29,9 +29,9 @@ FRAMES = [
     for message in (
         SAMPLE.batch(1, None, (ID,), (BODY,)),
         SAMPLE.proposal(BLOCK),
-        RoundTC(SAMPLE.tc(3)),
+        RoundTC(1, SAMPLE.tc(3)),
         SAMPLE.timeout(1, 4, None, SAMPLE.tc(3)),
-        GetBatches(1, Head(3, bytes(32)), None),
+        GetBatches(1, 1, Head(3, bytes(32)), None),
     )
 ]
 

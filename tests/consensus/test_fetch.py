@@ -144,7 +144,7 @@ def test_questions_name_where_to_go_on() -> None:
     fetcher.want(WantBatches(1, after, None, 9), [1], after_ms=0)
     messages = [message for _, message in sent(node.step(1_100, TimerFired(TIMER)))]
     assert GetChain(1) in messages
-    assert GetBatches(1, after, None) in messages
+    assert GetBatches(1, 1, after, None) in messages
     bodies = [message for message in messages if isinstance(message, GetBodies)]
     assert bodies and bodies[0].ids == tuple(ids), "one question for many bodies"
 

@@ -38,8 +38,8 @@ class Boaster(Liar):
 
     def extra(self, now_ms: int, event: Input) -> Iterable[LiarEffect]:
         if isinstance(event, Received) and self.desk.rng.random() < 0.02:
-            safety = self.core.ctx.safety
-            yield Send(event.peer, RoundInfo(safety.lock, safety.hi_tc, _BOAST_HEIGHT))
+            s = self.core.ctx.safety
+            yield Send(event.peer, RoundInfo(s.epoch, s.lock, s.hi_tc, _BOAST_HEIGHT))
 
 
 class Echoer(Liar):

@@ -1,0 +1,103 @@
+"""The end of an epoch: its last block, and the certificate that hands the network over.
+
+The block that executes the registry's message, at height h, ends its epoch at h + 64; from there
+on blocks keep their parent's heads, so what may still follow the last block is empty. Replicas go
+on with rounds until q of them have signed the state after it: fewer could not help the rest.
+Source: ARCHITECTURE.md, "Epochs".
+"""
+
+from __future__ import annotations
+
+from consensus.codec import encode
+from consensus.committer import Committer
+from consensus.context import TABLE_EPOCHS, Context, epoch_key
+from consensus.messages import (
+    TAG_HANDOVER,
+    EpochEnded,
+    Handover,
+    HandoverVote,
+    handover_digest,
+)
+
+
+class Handing:
+    """Collects handover votes, and knows when this replica may leave its epoch."""
+
+    def __init__(self, ctx: Context, committer: Committer) -> None:
+        self._ctx = ctx
+        self._committer = committer
+        self._votes: dict[int, HandoverVote] = {}
+        self._own: HandoverVote | None = None
+        self._proof: Handover | None = None
+        self.done: Handover | None = None
+        """The certificate, once this replica itself stands at the epoch's end."""
+
+    def advance(self) -> None:
+        """Sign the end when it is committed, and leave when q replicas have signed it."""
+        ctx, last = self._ctx, self._ctx.last_height()
+        if last is None or ctx.tree.tip.height != last or self.done is not None:
+            return
+        if self._own is None and ctx.may_sign:
+            self._own = self._sign(last)
+            ctx.promise()
+            ctx.broadcast(self._own)
+        if self._proof is not None:
+            self._leave(self._proof)
+
+    def _sign(self, height: int) -> HandoverVote:
+        ctx = self._ctx
+        successor = ctx.executor.successor()
+        assert successor is not None, "an epoch ends because it has a successor"
+        block, state = ctx.tree.tip_digest, ctx.executed_digests[height]
+        covered = handover_digest(height, block, state, successor.keys)
+        return HandoverVote(
+            epoch=ctx.committee.epoch,
+            height=height,
+            block=block,
+            state=state,
+            keys=successor.keys,
+            voter=ctx.me,
+            signature=ctx.signer.sign(ctx.committee.epoch, TAG_HANDOVER, covered),
+        )
+
+    def on_vote(self, vote: HandoverVote) -> None:
+        """Count a vote, the newest of each voter; q that say the same make the certificate."""
+        if self._proof is not None:
+            return
+        self._votes[vote.voter] = vote
+        said = (vote.height, vote.block, vote.state, vote.keys)
+        same = [
+            v
+            for _, v in sorted(self._votes.items())
+            if (v.height, v.block, v.state, v.keys) == said
+        ]
+        if len(same) >= self._ctx.committee.quorum:
+            votes = tuple((v.voter, v.signature) for v in same)
+            self.on_certificate(Handover(vote.epoch, *said, votes))
+
+    def on_certificate(self, handover: Handover) -> None:
+        """Take a verified certificate: it also proves that the last block is committed."""
+        if self._proof is None:
+            self._proof = handover
+            self._committer.prove_end(handover)
+            self.advance()
+
+    def _leave(self, handover: Handover) -> None:
+        ctx = self._ctx
+        mine = ctx.executed_digests[handover.height]
+        successor = ctx.executor.successor()
+        keys = successor.keys if successor is not None else ()
+        if (handover.block, handover.state, handover.keys) != (ctx.tree.tip_digest, mine, keys):
+            self._committer.halt_at_end(handover)
+            return
+        self.done = handover
+        ctx.write(TABLE_EPOCHS, epoch_key(handover.epoch), encode(handover))
+        ctx.promise()
+
+    def repeat(self, peers: tuple[int, ...]) -> None:
+        """Say again what `peers` may have missed: the certificate, or else our vote for it."""
+        for peer in peers:
+            if self._proof is not None:
+                self._ctx.send(peer, EpochEnded(self._proof))
+            elif self._own is not None:
+                self._ctx.send(peer, self._own)
