@@ -20,6 +20,7 @@ from consensus.context import (
     log_key,
 )
 from consensus.digest import Digest
+from consensus.divergence import Divergence, PartDigests
 from consensus.fetch import Fetcher, WantBatches, WantBlock, WantBody
 from consensus.idmemory import chunks_root
 from consensus.logstore import BrokenPath, MissingBatch
@@ -45,6 +46,7 @@ class Committer:
         self._target: tuple[int, Digest] | None = None
         self._proofs: dict[Digest, CommitProof] = {}
         self._claimed: dict[int, tuple[Digest, QC]] = {}
+        self._parts: dict[int, PartDigests] = {}
         self.halted = False
         self.emitted: list[CommandId] = []
         self.void: list[CommandId] = []
@@ -108,15 +110,18 @@ class Committer:
         height, digest = block.executed_height, Digest(block.executed_digest)
         mine = self._ctx.executed_digests.get(height)
         if mine is not None and mine != digest:
-            self._diverged(height, mine, digest)
+            self._diverged(height, mine, digest, qc)
         elif height > self._ctx.tree.tip.height and len(self._claimed) < DIGESTS_KEPT:
             self._claimed.setdefault(height, (digest, qc))
 
-    def _diverged(self, height: int, mine: Digest, theirs: Digest) -> None:
+    def _diverged(self, height: int, mine: Digest, theirs: Digest, qc: QC | None = None) -> None:
+        """Stop with all that is known of it; the driver adds what a replay needs."""
         ctx = self._ctx
         self.halted = True
-        parts = (height, mine, theirs, ctx.sequencer.digest(), ctx.executor.digest())
-        ctx.halt(f"state digest at height {height} differs from a quorum's", encode(parts))
+        block = ctx.tree.block(qc.block) if qc is not None else None
+        own = tuple(self._parts[each] for each in sorted(self._parts))
+        dump = encode(Divergence(height, mine, theirs, block, qc, own))
+        ctx.halt(f"state digest at height {height} differs from a quorum's", dump, "diverged")
 
     def try_commit(self) -> bool:
         """Commit as far as proofs and data reach; ask for what is missing. Say if any was."""
@@ -134,7 +139,7 @@ class Committer:
         run = ctx.tree.uncommitted_to(block)
         if run is None:
             self.halted = True
-            ctx.halt(f"a proven block of height {height} forks our chain", encode(block))
+            ctx.halt(f"a proven block of height {height} forks our chain", encode(block), "forked")
             return False
         if isinstance(run, bytes):
             self._fetcher.want(WantBlock(run), [ctx.committee.leader(block.round)])
@@ -148,6 +153,8 @@ class Committer:
                 break
             self.apply(each, runs)
             done += 1
+            if self.halted:
+                break
         return done > 0
 
     def data_for(self, block: Block, until: Block) -> list[list[SealedBatch]] | None:
@@ -216,15 +223,18 @@ class Committer:
 
     def _take_digest(self, height: int) -> None:
         ctx = self._ctx
-        mine = state_digest(ctx.sequencer.digest(), ctx.executor.digest())
+        parts = PartDigests(height, ctx.sequencer.digest(), ctx.executor.digest())
+        mine = state_digest(parts.sequencer, parts.executor)
         ctx.executed_digests[height] = mine
+        self._parts[height] = parts
         for old in [h for h in ctx.executed_digests if h <= height - 8 * DIGESTS_KEPT]:
             del ctx.executed_digests[old]
+            self._parts.pop(old, None)
         claimed = self._claimed.pop(height, None)
         for old in [h for h in self._claimed if h < height]:
             del self._claimed[old]
         if claimed is not None and claimed[0] != mine:
-            self._diverged(height, mine, claimed[0])
+            self._diverged(height, mine, *claimed)
 
     def _record(self, block: Block, digest: Digest, runs: list[list[SealedBatch]]) -> None:
         ctx = self._ctx

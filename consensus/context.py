@@ -201,8 +201,8 @@ class Context:
             self.count("blame")
             self._out.append(Blame(peer, why))
 
-    def halt(self, why: str, dump: bytes) -> None:
-        self._out.append(Halt(why, dump))
+    def halt(self, why: str, dump: bytes, kind: str = "unsafe") -> None:
+        self._out.append(Halt(why, dump, kind))
 
     def effects(self) -> list[Effect]:
         """Return the step's effects, its records first, and begin the next step's."""

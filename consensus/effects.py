@@ -134,10 +134,14 @@ class Blame:
 
 @dataclass(frozen=True, slots=True)
 class Halt:
-    """Stop at once: going on would be unsafe. `dump` is for the operator."""
+    """Stop at once: going on would be unsafe. `dump` is for the operator.
+
+    `kind` names the reason for a program: "diverged", "forked", or "unsafe" for any other.
+    """
 
     why: str
     dump: bytes
+    kind: str = "unsafe"
 
 
 Effect = Persist | Send | Broadcast | SetTimer | Reply | Blame | Halt

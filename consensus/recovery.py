@@ -94,7 +94,7 @@ def open_context(
         digest = state_digest(sequencer.digest(), executor.digest())
         ctx.executed_digests[sequencer.height] = digest
     _load_pending_bodies(ctx)
-    _replay(ctx, committer)
+    replay(ctx, committer)
     _load_uncommitted(ctx)
     return ctx, fetcher, committer
 
@@ -157,8 +157,8 @@ def _load_pending_bodies(ctx: Context) -> None:
         ctx.logs.add_body(id_, body)
 
 
-def _replay(ctx: Context, committer: Committer) -> None:
-    """Commit and execute again the blocks after the snapshot."""
+def replay(ctx: Context, committer: Committer) -> None:
+    """Commit and execute again the blocks on disk above the tip."""
     epoch = ctx.committee.epoch
     while True:
         height = ctx.tree.tip.height + 1
