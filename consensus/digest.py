@@ -75,3 +75,35 @@ def domain_separator(name: str, version: str, chain_id: int, contract: bytes) ->
 def typed_data_hash(separator: bytes, struct_hash: bytes) -> bytes:
     """Return what an EIP-712 signature signs. Source: EIP-712."""
     return keccak(b"\x19\x01" + separator + struct_hash)
+
+
+STATE_FANOUT = 64
+"""Names in one node of a state's tree."""
+CHUNK_BYTES_MAX = 256 << 10
+"""A longer chunk of state is kept and sent in pieces of this size."""
+
+
+def chunk_name(chunk: bytes) -> Digest:
+    """Return what names a chunk of state: the digest of it, or of the names of its pieces."""
+    if len(chunk) <= CHUNK_BYTES_MAX:
+        return tagged(b"fairlane/chunk", chunk)
+    return long_name(b"".join(chunk_name(piece) for piece in pieces_of(chunk)))
+
+
+def pieces_of(chunk: bytes) -> list[bytes]:
+    """Return a long chunk in pieces of CHUNK_BYTES_MAX, the last one shorter."""
+    size = CHUNK_BYTES_MAX
+    return [chunk[start : start + size] for start in range(0, len(chunk), size)]
+
+
+def long_name(names: bytes) -> Digest:
+    """Return what names a long chunk, from the names of its pieces one after the other."""
+    return tagged(b"fairlane/long-chunk", names)
+
+
+def node_name(level: int, names: bytes) -> Digest:
+    """Return what names a node of a state's tree, from its children's names.
+
+    Shape: 1 to STATE_FANOUT names one after the other; chunks are children of level 1.
+    """
+    return tagged(b"fairlane/state-node", b"%c%b" % (level, names))
