@@ -107,6 +107,11 @@ def link_fault(prev: LogBatch | None, batch: LogBatch, start: InboxClaim = NO_CL
     return None
 
 
+def log_starts(committee: Committee) -> tuple[Head, ...]:
+    """Return where all logs of the committee's epoch begin."""
+    return tuple(log_start(committee.network, committee.epoch, i) for i in range(committee.n))
+
+
 def log_start(network: bytes, epoch: int, author: int) -> Head:
     """Return the head of log `author` before its first batch."""
     data = network + epoch.to_bytes(8, "big") + author.to_bytes(4, "big")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from consensus.digest import Digest
 from consensus.messages import QC, Block, Head, block_digest
 
@@ -11,17 +13,36 @@ RECENT_MAX = 64
 """Committed blocks kept in memory below the tip; older ones are read from disk."""
 
 
-def genesis_block(network: bytes, epoch: int, heads: tuple[Head, ...]) -> tuple[Block, Digest]:
-    """Return the block of height 0, which every replica of `network` holds."""
+class Beginning(Protocol):
+    """The end of the epoch before: its last block, and the state after it."""
+
+    @property
+    def height(self) -> int: ...
+
+    @property
+    def block(self) -> bytes: ...
+
+    @property
+    def state(self) -> bytes: ...
+
+
+def genesis_block(
+    network: bytes, epoch: int, heads: tuple[Head, ...], start: Beginning | None = None
+) -> tuple[Block, Digest]:
+    """Return the block of round 0 that every replica of the epoch holds.
+
+    The first epoch's has height 0; a later one's stands in for its predecessor's last block,
+    names the state after it, and begins the logs anew.
+    """
     block = Block(
         epoch=epoch,
         round=0,
-        height=0,
-        qc=QC(round=0, block=network, votes=()),
+        height=start.height if start is not None else 0,
+        qc=QC(round=0, block=start.block if start is not None else network, votes=()),
         tc=None,
         heads=heads,
-        executed_height=0,
-        executed_digest=network,
+        executed_height=start.height if start is not None else 0,
+        executed_digest=start.state if start is not None else network,
     )
     return block, block_digest(block)
 

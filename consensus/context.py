@@ -25,7 +25,7 @@ from consensus.effects import (
     Write,
 )
 from consensus.logstore import LogStore
-from consensus.messages import Head, Message
+from consensus.messages import Head, InboxClaim, Message
 from consensus.ownlog import OwnLog
 from consensus.safety import Safety
 from consensus.sequencer import OrderedBlock, Sequencer
@@ -43,6 +43,7 @@ TABLE_EPOCHS = "epochs"
 
 KEY_SAFETY = b"record"
 KEY_OWN_HEAD = b"own-head"
+KEY_SILENCE = b"silence"
 KEY_SNAPSHOT = b"snapshot"
 
 EPOCH_TAIL = 64
@@ -66,6 +67,17 @@ class Successor:
 
     height: int
     keys: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EpochStart:
+    """How an epoch after the first begins: what its predecessor's handover says, and the claim
+    of the contract's inbox that all its logs go on from."""
+
+    height: int
+    block: bytes
+    state: bytes
+    claim: InboxClaim
 
 
 class Executor(Protocol):
@@ -127,7 +139,9 @@ class Context:
         own: OwnLog,
         tree: BlockTree,
         sequencer: Sequencer,
+        start: EpochStart | None = None,
     ) -> None:
+        self.start = start
         self.committee = committee
         self.parameters = parameters
         self.me = me
@@ -140,6 +154,8 @@ class Context:
         self.tree = tree
         self.sequencer = sequencer
         self.now_ms = 0
+        self.held_back = False
+        """Whether signatures wait until peers have said what this key signed, or for ever."""
         self.counters: dict[str, int] = {}
         self.executed_digests: dict[int, Digest] = {}
         self.loopback: deque[Message] = deque()
@@ -150,8 +166,8 @@ class Context:
 
     @property
     def may_sign(self) -> bool:
-        """Whether this node is a member of the epoch's committee."""
-        return self.me < self.committee.n
+        """Whether this node is a member of the epoch's committee, and knows what it signed."""
+        return self.me < self.committee.n and not self.held_back
 
     def last_height(self) -> int | None:
         """Return the height at which this epoch ends, when that is known."""

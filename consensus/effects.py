@@ -24,6 +24,16 @@ class Received:
 
     peer: int
     message: Message
+    epoch: int = 0
+    """The epoch whose committee it was verified against; 0 where there is but one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Strayed:
+    """A frame of another epoch came from `peer`, which is behind or ahead."""
+
+    peer: int
+    epoch: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +143,19 @@ class Blame:
 
 
 @dataclass(frozen=True, slots=True)
+class EpochBegan:
+    """From now on frames are verified against these keys, and broadcasts go to `members`.
+
+    `keys` are the committee's by index; `genesis` is the digest of the epoch's block of round 0.
+    """
+
+    epoch: int
+    keys: tuple[bytes, ...]
+    genesis: bytes
+    members: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Halt:
     """Stop at once: going on would be unsafe. `dump` is for the operator.
 
@@ -144,4 +167,4 @@ class Halt:
     kind: str = "unsafe"
 
 
-Effect = Persist | Send | Broadcast | SetTimer | Reply | Blame | Halt
+Effect = Persist | Send | Broadcast | SetTimer | Reply | Blame | Halt | EpochBegan

@@ -8,16 +8,37 @@ Source: ARCHITECTURE.md, "Epochs".
 
 from __future__ import annotations
 
+from msgspec import Struct
+
 from consensus.codec import encode
 from consensus.committer import Committer
-from consensus.context import TABLE_EPOCHS, Context, epoch_key
+from consensus.context import TABLE_EPOCHS, Context, EpochStart, epoch_key
 from consensus.messages import (
     TAG_HANDOVER,
     EpochEnded,
     Handover,
     HandoverVote,
+    InboxClaim,
     handover_digest,
 )
+
+
+class EpochRecord(Struct, frozen=True, array_like=True):
+    """How an epoch ended, as kept on disk: with what was anchored of the contract's inbox."""
+
+    handover: Handover
+    inbox_count: int
+    inbox_hash: bytes
+
+    @staticmethod
+    def of(handover: Handover, anchored: InboxClaim) -> EpochRecord:
+        return EpochRecord(handover, anchored.count, anchored.hash)
+
+    def start(self) -> EpochStart:
+        """Return how the next epoch begins."""
+        handover = self.handover
+        claim = InboxClaim(self.inbox_count, self.inbox_hash, ())
+        return EpochStart(handover.height, handover.block, handover.state, claim)
 
 
 class Handing:
@@ -91,7 +112,8 @@ class Handing:
             self._committer.halt_at_end(handover)
             return
         self.done = handover
-        ctx.write(TABLE_EPOCHS, epoch_key(handover.epoch), encode(handover))
+        record = EpochRecord.of(handover, ctx.sequencer.anchored)
+        ctx.write(TABLE_EPOCHS, epoch_key(handover.epoch), encode(record))
         ctx.promise()
 
     def repeat(self, peers: tuple[int, ...]) -> None:

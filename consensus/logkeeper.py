@@ -19,7 +19,7 @@ from consensus.effects import L1Observed, PricesObserved, Submitted
 from consensus.evidence import EvidenceBook
 from consensus.fetch import Fetcher, WantBody
 from consensus.messages import LogBatch, batch_digest
-from consensus.ownlog import RECEIPTS_MAX
+from consensus.ownlog import RECEIPTS_MAX, OwnHead
 
 TIMER = "batch"
 REPEATED_MAX = 64
@@ -47,11 +47,15 @@ class LogKeeper:
         ctx = self._ctx
         base = ctx.logs.bases[ctx.me]
         path = ctx.logs.path(ctx.me, base, ctx.own.head)
-        assert isinstance(path, list), "own batches are on disk before they are sent"
-        for sealed in path:
+        known = ctx.own.head.seq >= base.seq
+        assert isinstance(path, list) or not known, "own batches are on disk before they are sent"
+        for sealed in path if isinstance(path, list) else ():
             ctx.broadcast(sealed.batch)
         self.relog()
-        ctx.timer(TIMER, ctx.now_ms)
+
+    def begin_signing(self) -> None:
+        """Begin the batch timer: what this key signed before is known."""
+        self._ctx.timer(TIMER, self._ctx.now_ms)
 
     def repeat_to(self, peer: int) -> None:
         """Send our last uncommitted batches to a peer whose link was down when they went out."""
@@ -111,6 +115,8 @@ class LogKeeper:
     def on_timer(self) -> None:
         """Sign a batch when one is due and the window has room."""
         ctx, own = self._ctx, self._ctx.own
+        if not ctx.may_sign:
+            return
         if ctx.now_ms < own.due_ms():
             self._arm()
             return
@@ -124,7 +130,8 @@ class LogKeeper:
             body = ctx.logs.body(CommandId(entry))
             if body is not None:
                 ctx.write(TABLE_BODIES, entry, body)
-        ctx.write(TABLE_SAFETY, KEY_OWN_HEAD, encode(sealed.head))
+        own_head = OwnHead(ctx.committee.epoch, sealed.head)
+        ctx.write(TABLE_SAFETY, KEY_OWN_HEAD, encode(own_head))
         ctx.promise()
         ctx.broadcast(sealed.batch)
         ctx.count("batches_signed")
@@ -211,6 +218,22 @@ class LogKeeper:
         """Append every pending id that our log lacks: echoes that a crash or a full queue lost."""
         ctx = self._ctx
         self._log_all(ctx.sequencer.fair.missing_for(ctx.me))
+
+    @property
+    def unanswered(self) -> tuple[CommandId, ...]:
+        """Commands whose clients still wait for their receipt."""
+        return tuple(self._unanswered)
+
+    def log_anew(self, ids: Iterable[CommandId], unanswered: Iterable[CommandId] = ()) -> None:
+        """Log what the epoch before left pending, in this order, bodies included.
+
+        Every replica that holds a command introduces it: nobody can say who else has it.
+        """
+        ctx = self._ctx
+        self._unanswered.update(dict.fromkeys(unanswered))
+        for id_ in ids if ctx.may_sign else ():
+            if not self.is_over(id_) and not self._committed(id_):
+                ctx.own.receive(id_, introduced=True)
 
     def on_bodies(self, bodies: Iterable[bytes]) -> None:
         """Take the commands that we wait for; their signatures were verified at the edge."""

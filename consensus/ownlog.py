@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 
+from msgspec import Struct
+
 from consensus.batches import NO_CLAIM, SealedBatch, inbox_chain
 from consensus.command import CommandId
 from consensus.committee import Committee, Parameters
@@ -28,6 +30,13 @@ RECEIPTS_MAX = 20_000
 after which every pending id that the log lacks is appended again."""
 INBOX_AHEAD_MAX = 4_096
 """Inbox messages that wait to be claimed; the watcher brings the rest again."""
+
+
+class OwnHead(Struct, frozen=True, array_like=True):
+    """The newest batch that this replica signed, durable before the batch leaves."""
+
+    epoch: int
+    head: Head
 
 
 class OwnLog:

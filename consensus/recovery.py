@@ -6,7 +6,9 @@ when records that must be there are not; the operator restores the disk or joins
 
 from __future__ import annotations
 
-from consensus.batches import SealedBatch, log_start
+from dataclasses import dataclass
+
+from consensus.batches import NO_CLAIM, SealedBatch, log_starts
 from consensus.blocktree import RECENT_MAX, BlockTree, genesis_block
 from consensus.codec import decode
 from consensus.command import CommandId, command_id, decode_command, expires_ms
@@ -24,6 +26,7 @@ from consensus.context import (
     TABLE_SAFETY,
     TABLE_STATE,
     Context,
+    EpochStart,
     Executor,
     Reader,
     batch_key,
@@ -35,7 +38,7 @@ from consensus.digest import Digest
 from consensus.fetch import Fetcher
 from consensus.logstore import LogStore
 from consensus.messages import Block, Head, LogBatch
-from consensus.ownlog import OwnLog
+from consensus.ownlog import OwnHead, OwnLog
 from consensus.safety import Safety, SafetyRecord
 from consensus.sequencer import Sequencer
 from consensus.snapshot import Snapshot
@@ -48,6 +51,15 @@ class CorruptState(RuntimeError):
     """The disk lacks a record that the rest of it names."""
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A replica's parts, standing where its disk ends."""
+
+    ctx: Context
+    fetcher: Fetcher
+    committer: Committer
+
+
 def open_context(
     committee: Committee,
     parameters: Parameters,
@@ -56,12 +68,15 @@ def open_context(
     reader: Reader,
     executor: Executor,
     genesis_time_ms: int,
-) -> tuple[Context, Fetcher, Committer]:
-    """Return the context that this disk describes, with its committed blocks executed."""
-    epoch = committee.epoch
-    starts = tuple(log_start(committee.network, epoch, i) for i in range(committee.n))
-    genesis, genesis_digest = genesis_block(committee.network, epoch, starts)
+    start: EpochStart | None = None,
+) -> Opened:
+    """Return the parts that this disk describes, with the epoch's committed blocks executed.
+
+    `start` is how the epoch began, when it is not the network's first. Errors: CorruptState.
+    """
+    starts = log_starts(committee)
     sequencer = Sequencer(committee, parameters, starts, genesis_time_ms)
+    genesis, _ = genesis_block(committee.network, committee.epoch, starts, start)
     recent = [genesis]
     raw = reader.get(TABLE_STATE, KEY_SNAPSHOT)
     if raw is not None:
@@ -69,34 +84,72 @@ def open_context(
         sequencer.restore(snapshot.sequencer)
         executor.restore(snapshot.executor)
         recent = _recent_blocks(reader, snapshot.height, genesis)
+    base = Base(committee, parameters, me, signer, reader, executor, sequencer)
+    return open_epoch(base, recent, start)
+
+
+def snapshot_height(reader: Reader) -> int:
+    """Return the height of the stored snapshot, or 0."""
+    raw = reader.get(TABLE_STATE, KEY_SNAPSHOT)
+    return decode(Snapshot, raw, bytes_max=len(raw)).height if raw is not None else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What an epoch is opened on: who takes part, and the replicated state."""
+
+    committee: Committee
+    parameters: Parameters
+    me: int
+    signer: ReplicaSigner
+    reader: Reader
+    executor: Executor
+    sequencer: Sequencer
+
+
+def open_epoch(base: Base, recent: list[Block], start: EpochStart | None) -> Opened:
+    """Return the parts of a replica whose newest executed block is the last of `recent`, then
+    execute what the disk has of the epoch above it."""
+    committee, reader, sequencer = base.committee, base.reader, base.sequencer
+    executor, epoch = base.executor, base.committee.epoch
+    starts = log_starts(committee)
+    _, genesis_digest = genesis_block(committee.network, epoch, starts, start)
+    claim = start.claim if start is not None else NO_CLAIM
     raw = reader.get(TABLE_SAFETY, KEY_SAFETY)
-    record = decode(SafetyRecord, raw) if raw else Safety.fresh(committee.epoch, genesis_digest)
-    logs = LogStore(committee, parameters, sequencer.heads)
+    record = decode(SafetyRecord, raw) if raw else Safety.fresh(epoch, genesis_digest)
+    if record.epoch < epoch:
+        record = Safety.fresh(epoch, genesis_digest)
+    logs = LogStore(committee, base.parameters, sequencer.heads, claim)
     for author, head in enumerate(sequencer.heads):
         logs.base_batches[author] = _batch_at(reader, epoch, author, head) if head.seq else None
-    own_head, own_last = _own_head(reader, epoch, me, starts[me])
+    own_head, own_last = _own_head(reader, epoch, base.me, starts)
+    own = OwnLog(committee, base.parameters, base.me, base.signer, own_head, own_last, claim)
     ctx = Context(
         committee=committee,
-        parameters=parameters,
-        me=me,
-        signer=signer,
+        parameters=base.parameters,
+        me=base.me,
+        signer=base.signer,
         reader=reader,
         executor=executor,
-        safety=Safety(signer, me, record),
+        safety=Safety(base.signer, base.me, record),
         logs=logs,
-        own=OwnLog(committee, parameters, me, signer, own_head, own_last),
+        own=own,
         tree=BlockTree(recent),
         sequencer=sequencer,
+        start=start,
     )
     fetcher = Fetcher(ctx)
     committer = Committer(ctx, fetcher)
     if sequencer.height:
         digest = state_digest(sequencer.digest(), executor.digest())
         ctx.executed_digests[sequencer.height] = digest
+    if start is not None and sequencer.height == start.height:
+        # The old epoch's digest, which the quorum signed: the new one's logs have changed it.
+        ctx.executed_digests[start.height] = Digest(start.state)
     _load_pending_bodies(ctx)
     replay(ctx, committer)
     _load_uncommitted(ctx)
-    return ctx, fetcher, committer
+    return Opened(ctx, fetcher, committer)
 
 
 def _must(value: bytes | None, what: str) -> bytes:
@@ -106,8 +159,9 @@ def _must(value: bytes | None, what: str) -> bytes:
 
 
 def _recent_blocks(reader: Reader, height: int, genesis: Block) -> list[Block]:
-    recent: list[Block] = [genesis] if height < RECENT_MAX else []
-    for h in range(max(1, height - RECENT_MAX + 1), height + 1):
+    first = genesis.height
+    recent: list[Block] = [genesis] if height < first + RECENT_MAX else []
+    for h in range(max(first + 1, height - RECENT_MAX + 1), height + 1):
         recent.append(_block_at(reader, h))
     return recent
 
@@ -122,12 +176,15 @@ def _batch_at(reader: Reader, epoch: int, author: int, head: Head) -> LogBatch:
     return decode(LogBatch, _must(raw, f"batch {head.seq} of log {author}"))
 
 
-def _own_head(reader: Reader, epoch: int, me: int, start: Head) -> tuple[Head, LogBatch | None]:
+def _own_head(
+    reader: Reader, epoch: int, me: int, starts: tuple[Head, ...]
+) -> tuple[Head, LogBatch | None]:
+    start = starts[me] if me < len(starts) else Head(0, bytes(32))
     raw = reader.get(TABLE_SAFETY, KEY_OWN_HEAD)
-    if raw is None:
+    own = decode(OwnHead, raw) if raw is not None else None
+    if own is None or own.epoch < epoch:
         return start, None
-    head = decode(Head, raw)
-    return head, _batch_at(reader, epoch, me, head)
+    return own.head, _batch_at(reader, epoch, me, own.head)
 
 
 def _seal(ctx: Context, batch: LogBatch) -> SealedBatch:
@@ -165,6 +222,8 @@ def replay(ctx: Context, committer: Committer) -> None:
         if ctx.reader.get(TABLE_CHAIN, height_key(height)) is None:
             return
         block = _block_at(ctx.reader, height)
+        if block.epoch != epoch:
+            return
         runs: list[list[SealedBatch]] = []
         for author, head in enumerate(block.heads):
             base = ctx.logs.bases[author]

@@ -54,7 +54,7 @@ from consensus.messages import (
     Vote,
     block_digest,
 )
-from consensus.recovery import open_context
+from consensus.recovery import Opened, open_context
 from consensus.rounds import TIMER as ROUND_TIMER
 from consensus.rounds import Rounds
 from consensus.serve import Library
@@ -80,9 +80,21 @@ class Replica:
         genesis_time_ms: int = 0,
     ) -> None:
         """Errors: CorruptState when the disk behind `reader` lacks what it names."""
-        self.ctx, self._fetcher, self._committer = open_context(
-            committee, parameters, me, signer, reader, executor, genesis_time_ms
+        self._assemble(
+            open_context(committee, parameters, me, signer, reader, executor, genesis_time_ms)
         )
+
+    @classmethod
+    def of(cls, opened: Opened) -> Replica:
+        """Return the replica that these parts make."""
+        replica = cls.__new__(cls)
+        replica._assemble(opened)
+        return replica
+
+    def _assemble(self, opened: Opened) -> None:
+        self.ctx, self._fetcher = opened.ctx, opened.fetcher
+        self._committer = opened.committer
+        committee, me = self.ctx.committee, self.ctx.me
         self._evidence = EvidenceBook(self.ctx)
         self.rounds = Rounds(self.ctx, self._fetcher, self._committer, self._evidence)
         self.voting = Voting(self.ctx, self._fetcher, self._committer, self.rounds, self._evidence)

@@ -20,6 +20,7 @@ from consensus.context import (
     log_key,
 )
 from consensus.digest import Digest
+from consensus.handover import EpochRecord
 from consensus.messages import (
     FETCH_BATCHES_MAX,
     FETCH_BLOCKS_MAX,
@@ -36,10 +37,10 @@ from consensus.messages import (
     GetBodies,
     GetChain,
     GetHandover,
-    Handover,
     Head,
     LogBatch,
     batch_digest,
+    block_digest,
 )
 
 ANSWER_BYTES_MAX = 1 << 20
@@ -62,7 +63,7 @@ class Library:
 
     def committed(self, height: int) -> Block | None:
         """Return the committed block at `height`."""
-        if height == self._ctx.tree.tip.height:
+        if height == self._ctx.tree.tip.height and self._ctx.tree.tip.round:
             return self._ctx.tree.tip
         digest = self._ctx.reader.get(TABLE_CHAIN, height_key(height))
         return self.block(digest) if digest is not None else None
@@ -75,7 +76,7 @@ class Library:
     def handover(self, question: GetHandover) -> EpochEnded | None:
         """Return how an epoch ended."""
         raw = self._ctx.reader.get(TABLE_EPOCHS, epoch_key(question.epoch))
-        return EpochEnded(decode(Handover, raw)) if raw is not None else None
+        return EpochEnded(decode(EpochRecord, raw).handover) if raw is not None else None
 
     def _batches_of_old(self, question: GetBatches) -> Batches | None:
         """Return a run of a log of an epoch that is over, as committed."""
@@ -175,13 +176,18 @@ class Library:
         run = [block for block in blocks if block is not None]
         if not run or len(run) != len(blocks):
             return None
+        run = [block for block in run if block.epoch == run[0].epoch]
         while run:
             height = run[-1].height
             raw = self._ctx.reader.get(TABLE_PROOFS, height_key(height))
             if raw is not None:
                 return Chain(tuple(run), decode(CommitProof, raw), None, None)
             child = self.committed(height + 1) if height < tip else None
-            if child is not None and child.round == run[-1].round + 1:
+            if (
+                child is not None
+                and child.qc.block == block_digest(run[-1])
+                and child.round == run[-1].round + 1
+            ):
                 qc = self._certificate(child, height + 1)
                 if qc is not None:
                     return Chain(tuple(run), None, child, qc)
@@ -190,6 +196,6 @@ class Library:
 
     def _certificate(self, block: Block, height: int) -> QC | None:
         grandchild = self.committed(height + 1) if height < self._ctx.tree.tip.height else None
-        if grandchild is not None:
+        if grandchild is not None and grandchild.qc.block == block_digest(block):
             return grandchild.qc
         return self._ctx.tree.qc(Digest(self._ctx.tree.tip_digest))

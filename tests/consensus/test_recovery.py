@@ -23,7 +23,8 @@ from consensus.context import (
 )
 from consensus.effects import Broadcast, Connected, Persist, Send, Start, Write
 from consensus.logkeeper import REPEATED_MAX
-from consensus.messages import CommitVote, Head, LogBatch, RoundInfo, Timeout, Vote
+from consensus.messages import CommitVote, LogBatch, RoundInfo, Timeout, Vote
+from consensus.ownlog import OwnHead
 from consensus.recovery import CorruptState
 from consensus.replica import Replica
 from consensus.safety import Safety, SafetyRecord
@@ -100,7 +101,7 @@ def test_it_comes_back_from_every_point_at_which_it_can_die(
         wanted = kept or Safety.fresh(1, world._genesis_digest)
         assert core.ctx.safety.record() == wanted
         own = disk.get(TABLE_SAFETY, KEY_OWN_HEAD)
-        assert core.ctx.own.head.seq == (decode(Head, own).seq if own else 0)
+        assert core.ctx.own.head.seq == (decode(OwnHead, own).head.seq if own else 0)
     assert len(heights) > SNAPSHOT_EVERY
 
 
