@@ -39,9 +39,11 @@ from consensus.messages import (
     GetBodies,
     GetChain,
     GetHandover,
+    GetLast,
     Handover,
     HandoverVote,
     Head,
+    Last,
     LogBatch,
     Message,
     Proposal,
@@ -111,19 +113,12 @@ class Admission:
                 if message.author != peer:
                     raise Refused("batch pushed by another than its author")
                 self._batch(message)
-            case Proposal(block, signature):
-                self._block(block)
-                leader = self._committee.leader(block.round)
-                self._signature(leader, TAG_BLOCK, block_digest(block), signature)
-            case Vote():
-                self._own(peer, message.voter, message.epoch, message.round)
-                self._seen(message.seen)
-                covered = vote_digest(message.round, message.block, message.seen)
-                self._signature(peer, TAG_VOTE, covered, message.signature)
-            case CommitVote():
-                self._own(peer, message.voter, message.epoch, message.round)
-                covered = commit_digest(message.round, message.block)
-                self._signature(peer, TAG_COMMIT, covered, message.signature)
+            case Proposal():
+                self._statement(message)
+            case Vote() | CommitVote():
+                if message.voter != peer:
+                    raise Refused("vote sent by another than its voter")
+                self._statement(message)
             case Timeout():
                 self._timeout(peer, message)
             case RoundTC(epoch, tc):
@@ -151,8 +146,45 @@ class Admission:
                 self._handover_vote(peer, message)
             case EpochEnded(handover):
                 self._handover(handover)
+            case GetLast(epoch, nonce):
+                self._epoch(epoch)
+                self._number(nonce)
+            case Last():
+                self._last(message)
             case GetBatches() | GetBodies() | GetBlock() | GetChain() | GetHandover():
                 self._question(message)
+
+    def _last(self, last: Last) -> None:
+        """Whose words they are the asking replica sees; here each must be its signer's."""
+        self._epoch(last.epoch)
+        self._number(last.nonce)
+        for said in (last.vote, last.commit_vote, last.proposal):
+            if said is not None:
+                self._statement(said)
+        gave_up = last.gave_up
+        if gave_up is not None:
+            self._own(gave_up.voter, gave_up.voter, gave_up.epoch, gave_up.round)
+            covered = timeout_digest(gave_up.round, gave_up.lock_round)
+            self._number(gave_up.lock_round)
+            self._signature(gave_up.voter, TAG_TIMEOUT, covered, gave_up.signature)
+        if last.batch is not None:
+            self._batch(last.batch)
+
+    def _statement(self, said: Vote | CommitVote | Proposal) -> None:
+        match said:
+            case Proposal(block, signature):
+                self._block(block)
+                leader = self._committee.leader(block.round)
+                self._signature(leader, TAG_BLOCK, block_digest(block), signature)
+            case Vote():
+                self._own(said.voter, said.voter, said.epoch, said.round)
+                self._seen(said.seen)
+                covered = vote_digest(said.round, said.block, said.seen)
+                self._signature(said.voter, TAG_VOTE, covered, said.signature)
+            case CommitVote():
+                self._own(said.voter, said.voter, said.epoch, said.round)
+                covered = commit_digest(said.round, said.block)
+                self._signature(said.voter, TAG_COMMIT, covered, said.signature)
 
     def _question(
         self, question: GetBatches | GetBodies | GetBlock | GetChain | GetHandover

@@ -155,7 +155,10 @@ class Context:
         self.sequencer = sequencer
         self.now_ms = 0
         self.held_back = False
-        """Whether signatures wait until peers have said what this key signed, or for ever."""
+        """Whether signatures wait until peers have said what this key signed."""
+        self.silent = False
+        """Whether this key signed what our record does not know: nothing is signed in this epoch,
+        and the own log is learned from others like any other."""
         self.counters: dict[str, int] = {}
         self.executed_digests: dict[int, Digest] = {}
         self.loopback: deque[Message] = deque()
@@ -167,7 +170,7 @@ class Context:
     @property
     def may_sign(self) -> bool:
         """Whether this node is a member of the epoch's committee, and knows what it signed."""
-        return self.me < self.committee.n and not self.held_back
+        return self.me < self.committee.n and not self.held_back and not self.silent
 
     def last_height(self) -> int | None:
         """Return the height at which this epoch ends, when that is known."""

@@ -79,7 +79,7 @@ class LogKeeper:
             ctx.reply(id_, "duplicate")
             return
         room = ctx.own.has_room(ctx.logs.bases[ctx.me])
-        if not room or ctx.own.waiting >= CLIENT_WAITING_MAX:
+        if not room or ctx.silent or ctx.own.waiting >= CLIENT_WAITING_MAX:
             ctx.count("busy")
             ctx.reply(id_, "busy", ctx.parameters.round_timer_ms)
             return
@@ -116,6 +116,10 @@ class LogKeeper:
         """Sign a batch when one is due and the window has room."""
         ctx, own = self._ctx, self._ctx.own
         if not ctx.may_sign:
+            for id_ in self._unanswered if ctx.silent else ():
+                ctx.reply(id_, "busy", ctx.parameters.round_timer_ms)
+            if ctx.silent:
+                self._unanswered.clear()
             return
         if ctx.now_ms < own.due_ms():
             self._arm()
@@ -151,14 +155,15 @@ class LogKeeper:
         It is `asked` for when its log is, and `named` when it lies on a path that we asked for.
         """
         ctx = self._ctx
-        if batch.author == ctx.me:
-            self._on_own_batch(peer, batch)
+        own = batch.author == ctx.me
+        if own and not ctx.silent:
+            # Ours come back in answers; one that we did not make the guard has heard of.
             return False
         digest = batch_digest(batch)
         if ctx.logs.batch(batch.author, digest) is not None:
             return False
         rival = ctx.logs.rival(batch, digest)
-        if rival is not None:
+        if rival is not None and not own:
             self._evidence.found("log_fork", batch.author, batch.seq, rival.batch, batch)
         if not ctx.logs.has_room(batch, digest, peer if asked else None, named):
             ctx.count("batches_unwanted")
@@ -171,12 +176,6 @@ class LogKeeper:
         ctx.count("entries_received", len(batch.entries))
         self._echo(sealed)
         return True
-
-    def _on_own_batch(self, peer: int, batch: LogBatch) -> None:
-        """Our own batches come back in answers; one that we did not make is another's misuse."""
-        ctx = self._ctx
-        if peer != ctx.me and batch.seq > ctx.own.head.seq:
-            ctx.count("own_batch_unknown")
 
     def hold(self, sealed: SealedBatch) -> None:
         """Keep a batch in memory, and on disk with the next Persist."""
@@ -197,7 +196,7 @@ class LogKeeper:
 
     def _log_all(self, ids: Iterable[bytes]) -> None:
         ctx = self._ctx
-        for each in () if self.behind else ids:
+        for each in () if self.behind or ctx.silent else ids:
             id_ = CommandId(each)
             if ctx.logs.body(id_) is None or ctx.own.holds(id_) or self.is_over(id_):
                 continue

@@ -230,6 +230,11 @@ class LogStore:
         run = self._longest(author, base, 2 * self._parameters.log_window, ready=False)
         return run[-1].head if run else base
 
+    def newest(self, author: int) -> LogBatch | None:
+        """Return the highest batch that is known of a log: held, or the committed head."""
+        by_seq = self._by_seq[author]
+        return by_seq[max(by_seq)][0].batch if by_seq else self.base_batches[author]
+
     def _longest(
         self, author: int, start: Head, batches_max: int, ready: bool
     ) -> list[SealedBatch]:

@@ -175,6 +175,16 @@ class Timeout(Struct, frozen=True, array_like=True, tag="timeout"):
     signature: bytes
 
 
+class GaveUp(Struct, frozen=True, array_like=True, tag="gave_up"):
+    """What a timeout's signature covers, without its certificates: also TCs hold no more of it."""
+
+    epoch: int
+    round: int
+    lock_round: int
+    voter: int
+    signature: bytes
+
+
 class RoundTC(Struct, frozen=True, array_like=True, tag="tc"):
     """A TC that the sender formed, so that everybody enters the next round."""
 
@@ -257,6 +267,28 @@ class Chain(Struct, frozen=True, array_like=True, tag="chain"):
     child_qc: QC | None
 
 
+class GetLast(Struct, frozen=True, array_like=True, tag="get_last"):
+    """Asks, before the first signature after a start, what the sender's key signed last.
+
+    `nonce` is the same for all questions of one start, so that an answer to an earlier one is told.
+    """
+
+    epoch: int
+    nonce: int
+
+
+class Last(Struct, frozen=True, array_like=True, tag="last"):
+    """The newest statements of the asking key that the sender holds, each as it was signed."""
+
+    epoch: int
+    nonce: int
+    vote: Vote | None
+    commit_vote: CommitVote | None
+    gave_up: GaveUp | None
+    proposal: Proposal | None
+    batch: LogBatch | None
+
+
 class HandoverVote(Struct, frozen=True, array_like=True, tag="handover_vote"):
     """The voter committed and executed its epoch's last block; signed over `handover_digest`.
 
@@ -314,6 +346,8 @@ Message = (
     | Blocks
     | GetChain
     | Chain
+    | GetLast
+    | Last
     | HandoverVote
     | GetHandover
     | EpochEnded

@@ -27,6 +27,8 @@ from consensus.effects import (
 from consensus.evidence import EvidenceBook
 from consensus.fetch import TIMER as FETCH_TIMER
 from consensus.fetch import WantChain
+from consensus.guard import TIMER as GUARD_TIMER
+from consensus.guard import Guard
 from consensus.handover import Handing
 from consensus.logkeeper import TIMER as BATCH_TIMER
 from consensus.logkeeper import LogKeeper
@@ -43,8 +45,10 @@ from consensus.messages import (
     GetBodies,
     GetChain,
     GetHandover,
+    GetLast,
     Handover,
     HandoverVote,
+    Last,
     LogBatch,
     Message,
     Proposal,
@@ -96,8 +100,9 @@ class Replica:
         self._committer = opened.committer
         committee, me = self.ctx.committee, self.ctx.me
         self._evidence = EvidenceBook(self.ctx)
-        self.rounds = Rounds(self.ctx, self._fetcher, self._committer, self._evidence)
-        self.voting = Voting(self.ctx, self._fetcher, self._committer, self.rounds, self._evidence)
+        self.guard = Guard(self.ctx, self._evidence)
+        self.rounds = Rounds(self.ctx, self._fetcher, self._committer)
+        self.voting = Voting(self.ctx, self._fetcher, self._committer, self.rounds)
         self.keeper = LogKeeper(self.ctx, self._fetcher, self._evidence)
         self.handing = Handing(self.ctx, self._committer)
         self._library = Library(self.ctx)
@@ -117,7 +122,7 @@ class Replica:
     @property
     def halted(self) -> bool:
         """Whether going on would be unsafe: every further input is ignored."""
-        return self._committer.halted
+        return self._committer.halted or self.guard.halted
 
     @property
     def ended(self) -> Handover | None:
@@ -145,6 +150,7 @@ class Replica:
                 self._on_message(peer, message)
             case Connected(peer):
                 self.rounds.greet(peer)
+                self.guard.on_connected(peer)
                 self.rounds.repeat_to(peer)
                 self.keeper.repeat_to(peer)
                 self.handing.repeat((peer,))
@@ -162,8 +168,16 @@ class Replica:
         return ctx.effects()
 
     def _on_start(self) -> None:
+        free = self.guard.start()
         self.keeper.start()
         self.rounds.start()
+        if free:
+            self._begin_signing()
+
+    def _begin_signing(self) -> None:
+        """Nothing was signed since the start; from now on all of it may be."""
+        self.keeper.begin_signing()
+        self.rounds.begin_signing()
 
     def _on_timer(self, name: str) -> None:
         if name == BATCH_TIMER:
@@ -173,6 +187,8 @@ class Replica:
             self.handing.repeat(self._others)
         elif name == FETCH_TIMER:
             self._fetcher.tick()
+        elif name == GUARD_TIMER:
+            self.guard.on_timer()
         # The propose and vote timers only wake the replica, which every input does.
 
     def _wake(self) -> None:
@@ -202,6 +218,9 @@ class Replica:
         self._sync()
 
     def _on_message(self, peer: int, message: Message) -> None:
+        self.guard.listen(peer, message)
+        if self.guard.halted:
+            return
         match message:
             case LogBatch():
                 self.keeper.on_batch(peer, message, asked=False)
@@ -218,6 +237,11 @@ class Replica:
                 self.rounds.take_tc(tc)
             case RoundInfo():
                 self._on_round_info(peer, message)
+            case GetLast():
+                self.guard.answer(peer, message)
+            case Last():
+                if self.guard.on_last(peer, message):
+                    self._begin_signing()
             case HandoverVote():
                 self.handing.on_vote(message)
             case EpochEnded(handover):

@@ -8,7 +8,6 @@ from __future__ import annotations
 from consensus.codec import encode
 from consensus.committer import Committer
 from consensus.context import KEY_SAFETY, TABLE_SAFETY, Context
-from consensus.evidence import EvidenceBook
 from consensus.fetch import Fetcher, WantBlock
 from consensus.messages import (
     QC,
@@ -42,13 +41,10 @@ whose tip stands still longer learns of commits by the chain instead."""
 class Rounds:
     """The current round, and the certificates that move it."""
 
-    def __init__(
-        self, ctx: Context, fetcher: Fetcher, committer: Committer, evidence: EvidenceBook
-    ) -> None:
+    def __init__(self, ctx: Context, fetcher: Fetcher, committer: Committer) -> None:
         self._ctx = ctx
         self._fetcher = fetcher
         self._committer = committer
-        self._evidence = evidence
         self.round = ctx.safety.round
         self.entered_ms = 0
         self.after_timeout = True
@@ -86,12 +82,7 @@ class Rounds:
         ctx, safety = self._ctx, self._ctx.safety
         if ctx.tree.certify(qc) and ctx.tree.block(qc.block) is None:
             self._fetcher.want(WantBlock(qc.block), [v.voter for v in qc.votes])
-        recent = qc.round >= self.round - ROUNDS_BEHIND_MAX
-        if recent and safety.may_commit_vote(qc):
-            vote = safety.sign_commit_vote(qc)
-            ctx.persist_safety()
-            ctx.broadcast(vote)
-        elif safety.take_qc(qc):
+        if not self._commit_vote(qc) and safety.take_qc(qc):
             ctx.write(TABLE_SAFETY, KEY_SAFETY, encode(safety.record()))
         self._committer.on_certified(qc)
         if ctx.committee.leader(qc.round) == ctx.me:
@@ -101,6 +92,21 @@ class Rounds:
             self._failed_leaders.pop(ctx.committee.leader(qc.round), None)
             self.after_timeout = False
             self._begin(qc.round + 1)
+
+    def _commit_vote(self, qc: QC) -> bool:
+        """Commit-vote for what `qc` certifies, if that is recent and safe; say if we did."""
+        ctx, safety = self._ctx, self._ctx.safety
+        recent = qc.round >= self.round - ROUNDS_BEHIND_MAX
+        if not (recent and ctx.may_sign and safety.may_commit_vote(qc)):
+            return False
+        vote = safety.sign_commit_vote(qc)
+        ctx.persist_safety()
+        ctx.broadcast(vote)
+        return True
+
+    def begin_signing(self) -> None:
+        """Say at once what was held back since the start: a commit vote for the lock."""
+        self._commit_vote(self._ctx.safety.lock)
 
     def last_turn_succeeded(self) -> bool:
         """Say whether our last proposal was certified; after a failure the next must be prompt."""
@@ -147,7 +153,7 @@ class Rounds:
         if ctx.now_ms < self.entered_ms + self._timeout_ms():
             ctx.timer(TIMER, self.entered_ms + self._timeout_ms())
             return
-        if ctx.safety.hi_timeout < self.round:
+        if ctx.safety.hi_timeout < self.round and ctx.may_sign:
             self._fails += 1
             ctx.count("timeouts")
         self._time_out()
@@ -155,6 +161,8 @@ class Rounds:
 
     def _time_out(self) -> None:
         ctx, safety = self._ctx, self._ctx.safety
+        if not ctx.may_sign:
+            return
         if not safety.may_time_out(self.round):
             ctx.count("timeout_not_allowed")
             return
@@ -172,9 +180,7 @@ class Rounds:
             self.answer_laggard(peer, vote.round)
         if not self.in_window(vote.round):
             return
-        conflict = self._votes.add(vote)
-        if conflict is not None:
-            self._evidence.found("vote", vote.voter, vote.round, conflict.first, conflict.second)
+        if not self._votes.add(vote):
             return
         if self._ctx.tree.qc(vote.block) is not None:
             return
@@ -187,14 +193,8 @@ class Rounds:
         ctx = self._ctx
         if vote.round <= ctx.tree.tip.round or vote.round > self.round + ROUNDS_AHEAD_MAX:
             return
-        conflict = self._commit_votes.add(vote)
-        if conflict is not None:
-            self._evidence.found(
-                "commit_vote", vote.voter, vote.round, conflict.first, conflict.second
-            )
+        if not self._commit_votes.add(vote):
             return
-        for timeout in self._timeouts.by_voter(vote.voter):
-            self._evidence.timeout_against_commit_vote(vote, timeout)
         votes = self._commit_votes.for_block(vote.round, vote.block)
         if len(votes) == ctx.committee.quorum:
             self._committer.prove(make_commit_proof(votes))
@@ -210,8 +210,6 @@ class Rounds:
         if not self.in_window(timeout.round):
             return
         self._timeouts.add(timeout)
-        for vote in self._commit_votes.by_voter(timeout.voter):
-            self._evidence.timeout_against_commit_vote(vote, timeout)
         timeouts = self._timeouts.of_round(timeout.round)
         if len(timeouts) >= ctx.committee.quorum and timeout.round >= self.round:
             tc = make_tc(timeouts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from consensus.messages import (
@@ -23,36 +22,22 @@ ROUNDS_BEHIND_MAX = 3
 V = TypeVar("V", Vote, CommitVote)
 
 
-@dataclass(frozen=True, slots=True)
-class Conflict(Generic[V]):
-    """Two different signed statements of one voter for one round: evidence."""
-
-    first: V
-    second: V
-
-
 class VoteTally(Generic[V]):
     """The first vote of each (round, voter), and which blocks have how many."""
 
     def __init__(self) -> None:
         self._votes: dict[int, dict[int, V]] = {}
 
-    def add(self, vote: V) -> Conflict[V] | None:
-        """Count `vote` unless its voter has voted in that round; report a contradiction."""
+    def add(self, vote: V) -> bool:
+        """Count `vote`; say False, and count the first one alone, if its voter says another."""
         of_round = self._votes.setdefault(vote.round, {})
         first = of_round.setdefault(vote.voter, vote)
-        if first is vote or _same(first, vote):
-            return None
-        return Conflict(first, vote)
+        return first is vote or _same(first, vote)
 
     def for_block(self, round_: int, block: bytes) -> list[V]:
         """Return the counted votes for `block`, by voter."""
         of_round = self._votes.get(round_, {})
         return [of_round[v] for v in sorted(of_round) if of_round[v].block == block]
-
-    def by_voter(self, voter: int) -> list[V]:
-        """Return the votes of one voter, by round."""
-        return [self._votes[r][voter] for r in sorted(self._votes) if voter in self._votes[r]]
 
     def prune(self, below_round: int) -> None:
         for round_ in [r for r in self._votes if r < below_round]:
@@ -100,11 +85,6 @@ class TimeoutTally:
         """Return who has given up `round_` or a later round."""
         voters = {v: None for r, of in self._timeouts.items() if r >= round_ for v in of}
         return sorted(voters)
-
-    def by_voter(self, voter: int) -> list[Timeout]:
-        """Return the timeouts of one voter, by round."""
-        of = self._timeouts
-        return [of[r][voter] for r in sorted(of) if voter in of[r]]
 
     def prune(self, below_round: int) -> None:
         for round_ in [r for r in self._timeouts if r < below_round]:

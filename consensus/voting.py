@@ -6,7 +6,6 @@ from consensus.codec import encode
 from consensus.committer import DIGEST_INTERVAL, Committer
 from consensus.context import TABLE_BLOCKS, Context
 from consensus.digest import Digest
-from consensus.evidence import EvidenceBook
 from consensus.fetch import Fetcher, WantBatches, WantBlock
 from consensus.inclusion import floor_heads, heads_fault, keeps_heads
 from consensus.logstore import BrokenPath
@@ -30,13 +29,11 @@ class Voting:
         fetcher: Fetcher,
         committer: Committer,
         rounds: Rounds,
-        evidence: EvidenceBook,
     ) -> None:
         self._ctx = ctx
         self._fetcher = fetcher
         self._committer = committer
         self._rounds = rounds
-        self._evidence = evidence
         self._proposals: dict[int, Proposal] = {}
         self._refused: dict[Digest, str] = {}
         self._parent_seen_ms = 0
@@ -56,8 +53,6 @@ class Voting:
             return
         first = self._proposals.get(block.round)
         if first is not None and first.block != block:
-            leader = ctx.committee.leader(block.round)
-            self._evidence.found("proposal", leader, block.round, first, proposal)
             return
         digest = ctx.tree.add(block)
         self._committer.on_block(digest, block)
@@ -71,6 +66,8 @@ class Voting:
         """Propose when it is our turn and time; say whether a block went out."""
         ctx, round_ = self._ctx, self._rounds.round
         safety = ctx.safety
+        if not ctx.may_sign:
+            return False
         if ctx.committee.leader(round_) != ctx.me or not safety.may_propose(round_):
             return False
         if round_ <= safety.last_voted:
@@ -159,7 +156,7 @@ class Voting:
         """Vote for the current round's proposal when it is safe and valid; say if we did."""
         ctx, round_ = self._ctx, self._rounds.round
         proposal = self._proposals.get(round_)
-        if proposal is None:
+        if proposal is None or not ctx.may_sign:
             return False
         block = proposal.block
         if not ctx.safety.may_vote(block) or self._committer.halted:

@@ -27,13 +27,16 @@ from consensus.messages import (
     GetBodies,
     GetChain,
     GetHandover,
+    GetLast,
     Head,
+    Last,
     Message,
     Observation,
     RoundInfo,
     RoundTC,
     block_digest,
 )
+from consensus.words import gave_up_of
 from tests.consensus.samples import Sample
 
 SAMPLE = Sample()
@@ -64,6 +67,19 @@ GOOD: dict[str, tuple[int, Message]] = {
     "blocks": (0, Blocks((B1, B2))),
     "chain by proof": (0, Chain((B1,), PROOF, None, None)),
     "chain by child": (0, Chain((B1,), None, B2, QC2)),
+    "last words": (
+        0,
+        Last(
+            1,
+            5,
+            SAMPLE.vote(2, 2, D1, SEEN),
+            SAMPLE.commit_vote(2, 2, D1),
+            gave_up_of(SAMPLE.timeout(2, 2, QC1)),
+            SAMPLE.proposal(B2),
+            BATCH,
+        ),
+    ),
+    "get last": (0, GetLast(1, 5)),
     "handover vote": (1, SAMPLE.handover_vote(1, 70, D1)),
     "epoch ended": (0, EpochEnded(SAMPLE.handover(70, D1))),
     "get handover": (0, GetHandover(1)),
@@ -72,8 +88,8 @@ GOOD: dict[str, tuple[int, Message]] = {
     "get block": (0, GetBlock(D1, 3)),
     "get chain": (0, GetChain(3)),
 }
-UNSIGNED = ("get handover", "get batches", "get bodies", "get block", "get chain")
-FREE = {("round info", "committed_height"), ("round info", "tc")}
+UNSIGNED = ("get last", "get handover", "get batches", "get bodies", "get block", "get chain")
+FREE = {("round info", "committed_height"), ("round info", "tc"), ("last words", "nonce")}
 """Fields that nothing covers: what they may hold is bounded, and believed only so far."""
 
 

@@ -35,7 +35,7 @@ from ops.sim.world import World
 from tests.sim.runs import quick
 
 SNAPSHOT_EVERY = 16
-RUN_MS = 3_500
+RUN_MS = 4_000
 
 
 class Recording(SimDisk):

@@ -14,6 +14,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
+from ops.sim.liars.base import Shameless
 from ops.sim.plan import NetworkDials, Plan
 from ops.sim.report import run
 from tests.sim import mutants
@@ -89,6 +90,8 @@ def test_a_forgotten_last_vote_is_given_twice(monkeypatch: pytest.MonkeyPatch) -
 
     with monkeypatch.context() as patch:
         patch.setattr("consensus.recovery.Safety", mutants.ForgetsVotes)
+        # Else it would hear of its vote from its peers, and be silent: tests/sim/test_guard.py.
+        patch.setattr("consensus.replica.Guard", Shameless)
         shown = caught(plan, ("two-statements", "blame", *FORKS), ignored=("durability",))
     assert_held(run(shown))
 

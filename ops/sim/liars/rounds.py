@@ -37,7 +37,7 @@ from consensus.messages import (
 )
 from consensus.replica import Replica
 from consensus.safety import Safety, extends, genesis_qc
-from ops.sim.liars.base import Desk, Liar, LiarEffect, Said, claim_all, lying_safety
+from ops.sim.liars.base import Desk, Liar, LiarEffect, Said, claim_all, lying_safety, shameless
 
 _TIMER = "liar"
 _HELD_MAX = 256
@@ -229,6 +229,7 @@ class Twin(Liar):
     def adopt(self, core: Replica) -> None:
         super().adopt(core)
         self._second, self._persist = self.desk.twin()
+        shameless(self._second)
 
     def step(self, now_ms: int, event: Input) -> list[LiarEffect]:
         second = self._second
