@@ -38,7 +38,13 @@ COMMANDS: Final[Mapping[str, Entry]] = MappingProxyType(
         "keys": Entry("ops.commands.keys:command", "Make, show and re-encrypt a node's keys."),
         "node": Entry("ops.commands.node:command", "Run one node of a network."),
         "order": Entry("ops.commands.order:command", "Compute the fair order of given logs."),
+        "replay-bundle": Entry(
+            "ops.commands.replay_bundle:command", "Execute again what a diverged node left."
+        ),
         "sim": Entry("ops.commands.sim:command", "Simulate a network under attack."),
+        "twins": Entry(
+            "ops.commands.twins:command", "Run Twins scenarios: two nodes with one key."
+        ),
     }
 )
 

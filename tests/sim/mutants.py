@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from types import MappingProxyType
 
+import pytest
 from msgspec.structs import replace
 
 from consensus.codec import decode
@@ -127,3 +130,35 @@ class NoAnswers(BareTimeouts):
 
     def greet(self, peer: int) -> None:
         pass
+
+
+@dataclass(frozen=True, slots=True)
+class TwinsMutant:
+    """A weakened rule, and the Twins scenarios among which a fork is found soon."""
+
+    weaken: Callable[[pytest.MonkeyPatch], None]
+    nodes: int = 4
+    rounds: int = 5
+    groups_max: int = 1
+    cut_percent: int = 40
+    seed: int = 1
+    runs_max: int = 20_000
+
+
+def _weaken_quorum(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("consensus.committee.quorum", quorum_2f1)
+
+
+def _weaken_timeouts(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("consensus.recovery.Safety", NoTimeoutCheck)
+
+
+TWINS = MappingProxyType(
+    {
+        "quorum of 2f+1 at n = 5": TwinsMutant(
+            _weaken_quorum, nodes=5, groups_max=2, cut_percent=0
+        ),
+        "commit votes after timeouts": TwinsMutant(_weaken_timeouts),
+    }
+)
+"""What Twins must find, each without a client or a crash."""
