@@ -46,7 +46,6 @@ class Committer:
         self._target: tuple[int, Digest] | None = None
         self._proofs: dict[Digest, CommitProof] = {}
         self._claimed: dict[int, tuple[Digest, QC]] = {}
-        self._parts: dict[int, PartDigests] = {}
         self.halted = False
         self.emitted: list[CommandId] = []
         self.void: list[CommandId] = []
@@ -119,7 +118,7 @@ class Committer:
         ctx = self._ctx
         self.halted = True
         block = ctx.tree.block(qc.block) if qc is not None else None
-        own = tuple(self._parts[each] for each in sorted(self._parts))
+        own = tuple(ctx.executed_parts[each] for each in sorted(ctx.executed_parts))
         dump = encode(Divergence(height, mine, theirs, block, qc, own))
         ctx.halt(f"state digest at height {height} differs from a quorum's", dump, "diverged")
 
@@ -226,10 +225,10 @@ class Committer:
         parts = PartDigests(height, ctx.sequencer.digest(), ctx.executor.digest())
         mine = state_digest(parts.sequencer, parts.executor)
         ctx.executed_digests[height] = mine
-        self._parts[height] = parts
+        ctx.executed_parts[height] = parts
         for old in [h for h in ctx.executed_digests if h <= height - 8 * DIGESTS_KEPT]:
             del ctx.executed_digests[old]
-            self._parts.pop(old, None)
+            ctx.executed_parts.pop(old, None)
         claimed = self._claimed.pop(height, None)
         for old in [h for h in self._claimed if h < height]:
             del self._claimed[old]

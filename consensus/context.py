@@ -13,6 +13,7 @@ from consensus.command import CommandId
 from consensus.committee import Committee, Parameters
 from consensus.crypto import ReplicaSigner
 from consensus.digest import Digest
+from consensus.divergence import PartDigests
 from consensus.effects import (
     Blame,
     Broadcast,
@@ -161,6 +162,7 @@ class Context:
         and the own log is learned from others like any other."""
         self.counters: dict[str, int] = {}
         self.executed_digests: dict[int, Digest] = {}
+        self.executed_parts: dict[int, PartDigests] = {}
         self.loopback: deque[Message] = deque()
         self._out: list[Effect] = []
         self._writes: list[Write] = []

@@ -159,7 +159,8 @@ class EpochBegan:
 class Halt:
     """Stop at once: going on would be unsafe. `dump` is for the operator.
 
-    `kind` names the reason for a program: "diverged", "forked", or "unsafe" for any other.
+    `kind` names the reason for a program: "diverged" (from a quorum's state), "checkpoint" (from
+    others' checkpoint), "forked", "key_in_use" (elsewhere), or "unsafe" for any other.
     """
 
     why: str

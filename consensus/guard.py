@@ -320,7 +320,7 @@ class Guard:
             "key, or this one ran with an older copy of its data"
         )
         ctx.count("own_key_elsewhere")
-        ctx.halt(why, encode(Double(why, ours, theirs)))
+        ctx.halt(why, encode(Double(why, ours, theirs)), "key_in_use")
 
     def _fall_silent(self, why: str, statement: bytes) -> None:
         ctx = self._ctx

@@ -72,6 +72,13 @@ class Checkpoint(Struct, frozen=True, array_like=True):
     next_epoch_hash: bytes
 
 
+class OtherCheckpoint(Struct, frozen=True, array_like=True):
+    """The dump of a halt: ours, and the digest that others have for its number."""
+
+    mine: Checkpoint
+    others: bytes
+
+
 def checkpoint_digest(separator: bytes, checkpoint: Checkpoint) -> bytes:
     """Return the 32 bytes that the group signs. Source: EIP-712, the checkpoints' domain."""
     c = checkpoint
@@ -465,4 +472,4 @@ class CheckpointCore:
 def _diverged(mine: Checkpoint, other: Accepted) -> Halt:
     """Our state is not the network's: going on would sign and serve a wrong one."""
     why = f"checkpoint {mine.number}: others have digest {other.digest.hex()}"
-    return Halt(why, encode((mine, other.digest)))
+    return Halt(why, encode(OtherCheckpoint(mine, other.digest)), "checkpoint")
