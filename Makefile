@@ -49,6 +49,9 @@ lint-spelling: setup
 bench: setup ## run the benchmarks (ARGS="-k book")
 	@$(BIN)/python -m pytest -q -p no:xdist --benchmark-only --benchmark-timer=time.process_time tests/bench $(ARGS)
 
+model: setup ## check the model of the voting rules with spin (ARGS=--long for an hour of it)
+	@$(BIN)/python -m tests.formal.spin $(ARGS)
+
 contracts: setup ## recompile the contracts, compare with the committed ones, fuzz them (needs node)
 	@node=$$(ops/setup/node.sh) && PATH="$$PATH:$$node" contracts/build.sh check
 

@@ -109,6 +109,22 @@ need_system() {
     step "system packages: $missing" apt "$prefix" $missing
 }
 
+try_spin() { # the model checker of tests/formal: tests that want it are skipped where it is not
+    local prefix=
+    ! command -v spin >/dev/null 2>&1 || return 0
+    command -v apt-get >/dev/null 2>&1 && [ "${SETUP_APT:-yes}" != no ] || return 0
+    if [ "$(id -u)" -ne 0 ]; then
+        sudo -n true >/dev/null 2>&1 || return 0
+        prefix="sudo -n"
+    fi
+    export -f apt
+    if timeout --kill-after 5 120 bash -c 'apt "$@"' bash "$prefix" spin >"$log" 2>&1 </dev/null; then
+        say "spin, for the model of the voting rules"
+    else
+        say "without spin: the tests of the formal model will be skipped"
+    fi
+}
+
 remove_venv() { # only ever deletes what is an environment, or the beginning of one
     if [ -e "$venv" ] && [ ! -e "$venv/pyvenv.cfg" ] && [ ! -e "$unfinished" ] &&
         [ -n "$(ls -A "$venv" 2>/dev/null)" ]; then
@@ -130,6 +146,7 @@ set_up() {
     local python
     python=$(find_python) || python=
     need_system "$python"
+    try_spin
     python=$(find_python) || die "no Python 3.11 or newer here; install one or set PYTHON"
     if ! usable; then
         [ ! -e "$venv" ] || say "$VENV is unfinished, damaged or of another Python: making it again"
