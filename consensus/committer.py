@@ -9,12 +9,10 @@ from consensus.batches import SealedBatch
 from consensus.codec import encode
 from consensus.command import CommandId
 from consensus.context import (
-    KEY_SNAPSHOT,
     TABLE_BLOCKS,
     TABLE_CHAIN,
     TABLE_LOG,
     TABLE_PROOFS,
-    TABLE_STATE,
     Context,
     height_key,
     log_key,
@@ -22,18 +20,15 @@ from consensus.context import (
 from consensus.digest import Digest
 from consensus.divergence import Divergence, PartDigests
 from consensus.fetch import Fetcher, WantBatches, WantBlock, WantBody
-from consensus.idmemory import chunks_root
 from consensus.logstore import BrokenPath, MissingBatch
 from consensus.messages import QC, Block, CommitProof, Handover, block_digest
-from consensus.snapshot import Snapshot
+from consensus.snapshot import state_digest
 
 DIGEST_INTERVAL = 8
 """State digests are taken at heights that are multiples of this."""
 DIGESTS_KEPT = 64
 SNAPSHOT_INTERVAL = 1_024
-"""Heights between the snapshots that a restart begins from."""
-SNAPSHOT_BYTES_MAX = 48 << 20
-"""A larger state keeps its older snapshot, and a restart replays from there. Source: ADR-0010."""
+"""A snapshot is taken so many heights after the last one, if no milestone comes before."""
 COMMITS_PER_STEP_MAX = 64
 
 
@@ -234,6 +229,11 @@ class Committer:
             del self._claimed[old]
         if claimed is not None and claimed[0] != mine:
             self._diverged(height, mine, *claimed)
+            return
+        is_milestone = ctx.executor.is_milestone
+        due = is_milestone or height - ctx.shelf.newest_height >= SNAPSHOT_INTERVAL
+        if due and ctx.shelf.may_take():
+            ctx.shelf.take(height, mine, is_milestone)
 
     def _record(self, block: Block, digest: Digest, runs: list[list[SealedBatch]]) -> None:
         ctx = self._ctx
@@ -248,20 +248,4 @@ class Committer:
             ctx.write(TABLE_PROOFS, height_key(block.height), encode(proof))
         for old in [d for d, p in self._proofs.items() if p.round < block.round]:
             del self._proofs[old]
-        if block.height % SNAPSHOT_INTERVAL == 0:
-            snapshot = Snapshot(
-                height=block.height,
-                sequencer=ctx.sequencer.export(),
-                executor=ctx.executor.export(),
-            )
-            data = encode(snapshot)
-            if len(data) <= SNAPSHOT_BYTES_MAX:
-                ctx.write(TABLE_STATE, KEY_SNAPSHOT, data)
-            else:
-                ctx.count("snapshot_too_large")
         ctx.flush()
-
-
-def state_digest(sequencer: bytes, executor: bytes) -> Digest:
-    """Return the Merkle root of all that the next block depends on, from its two parts' roots."""
-    return chunks_root([Digest(sequencer), Digest(executor)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -30,6 +30,8 @@ from consensus.messages import Head, InboxClaim, Message
 from consensus.ownlog import OwnLog
 from consensus.safety import Safety
 from consensus.sequencer import OrderedBlock, Sequencer
+from consensus.shelf import Shelf
+from consensus.snapshot import Tree
 
 TABLE_SAFETY = "safety"
 TABLE_BLOCKS = "blocks"
@@ -38,14 +40,12 @@ TABLE_BATCHES = "batches"
 TABLE_LOG = "log"
 TABLE_BODIES = "bodies"
 TABLE_PROOFS = "proofs"
-TABLE_STATE = "state"
 TABLE_EVIDENCE = "evidence"
 TABLE_EPOCHS = "epochs"
 
 KEY_SAFETY = b"record"
 KEY_OWN_HEAD = b"own-head"
 KEY_SILENCE = b"silence"
-KEY_SNAPSHOT = b"snapshot"
 
 EPOCH_TAIL = 64
 """An epoch ends so many heights after the block that executed the registry's message: every voter
@@ -84,17 +84,23 @@ class EpochStart:
 class Executor(Protocol):
     """The replicated state machine behind the order.
 
+    Its whole state stands in `trees`, brought up to date when they are asked for; `digest` is
+    `parts_digest` over them, and `load` becomes the state of their chunks, tree by tree.
+    `is_milestone`: peers may ask for the state after the last block, since a checkpoint names it.
     `successor` is part of its state: once a block has named the next committee it stays, until
     `begin_epoch`. It names none that fair order refuses (`fairorder.thresholds`).
     """
 
     def execute(self, block: OrderedBlock, bodies: list[tuple[CommandId, bytes]]) -> None: ...
 
+    @property
+    def is_milestone(self) -> bool: ...
+
     def digest(self) -> bytes: ...
 
-    def export(self) -> bytes: ...
+    def trees(self) -> Sequence[Tree]: ...
 
-    def restore(self, data: bytes) -> None: ...
+    def load(self, parts: Sequence[Sequence[bytes]]) -> None: ...
 
     def successor(self) -> Successor | None: ...
 
@@ -140,9 +146,11 @@ class Context:
         own: OwnLog,
         tree: BlockTree,
         sequencer: Sequencer,
+        shelf: Shelf,
         start: EpochStart | None = None,
     ) -> None:
         self.start = start
+        self.shelf = shelf
         self.committee = committee
         self.parameters = parameters
         self.me = me
@@ -170,9 +178,14 @@ class Context:
         self._flush = False
 
     @property
+    def is_member(self) -> bool:
+        """Whether this node is in the epoch's committee; if not, it only follows."""
+        return self.me < self.committee.n
+
+    @property
     def may_sign(self) -> bool:
         """Whether this node is a member of the epoch's committee, and knows what it signed."""
-        return self.me < self.committee.n and not self.held_back and not self.silent
+        return self.is_member and not self.held_back and not self.silent
 
     def last_height(self) -> int | None:
         """Return the height at which this epoch ends, when that is known."""

@@ -6,11 +6,13 @@ one. Ethereum's are Keccak-256 over ABI words.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from typing import NewType
 
 from tiny_keccak import keccak256 as _keccak256
+
+from consensus.codec import encode
 
 Digest = NewType("Digest", bytes)
 """32 bytes of SHA-256 over tagged data."""
@@ -81,24 +83,41 @@ STATE_FANOUT = 64
 """Names in one node of a state's tree."""
 CHUNK_BYTES_MAX = 256 << 10
 """A longer chunk of state is kept and sent in pieces of this size."""
+CHUNK_OBJECT = b"\x00"
+NAMES_OBJECT = b"\x01"
+"""The first byte of what a name stands for: a chunk or piece, or the names of pieces or children.
+The byte is not part of what is hashed; whoever follows a name knows which of both must be there."""
 
 
 def chunk_name(chunk: bytes) -> Digest:
-    """Return what names a chunk of state: the digest of it, or of the names of its pieces."""
+    """Return what names a chunk of state: the digest of it, or of the list of its pieces."""
     if len(chunk) <= CHUNK_BYTES_MAX:
         return tagged(b"fairlane/chunk", chunk)
-    return long_name(b"".join(chunk_name(piece) for piece in pieces_of(chunk)))
+    return long_name(split_chunk(chunk)[0])
 
 
-def pieces_of(chunk: bytes) -> list[bytes]:
-    """Return a long chunk in pieces of CHUNK_BYTES_MAX, the last one shorter."""
-    size = CHUNK_BYTES_MAX
-    return [chunk[start : start + size] for start in range(0, len(chunk), size)]
+def split_chunk(chunk: bytes) -> tuple[bytes, dict[Digest, bytes]]:
+    """Return the list of a long chunk's pieces, and the pieces by name.
+
+    Shape: the list is a salt and the names in order, 32 bytes each. The salt, the digest of the
+    whole, makes pieces of different chunks different even where their bytes are the same.
+    """
+    salt = tagged(b"fairlane/whole-chunk", chunk)
+    pieces: dict[Digest, bytes] = {}
+    for place, start in enumerate(range(0, len(chunk), CHUNK_BYTES_MAX)):
+        piece = chunk[start : start + CHUNK_BYTES_MAX]
+        pieces[piece_name(salt, place, piece)] = piece
+    return b"".join((salt, *pieces)), pieces
 
 
-def long_name(names: bytes) -> Digest:
-    """Return what names a long chunk, from the names of its pieces one after the other."""
-    return tagged(b"fairlane/long-chunk", names)
+def piece_name(salt: bytes, place: int, piece: bytes) -> Digest:
+    """Return what names the piece at `place` of the long chunk with this salt."""
+    return tagged(b"fairlane/piece", b"%b%b%b" % (salt, place.to_bytes(4, "big"), piece))
+
+
+def long_name(list_: bytes) -> Digest:
+    """Return what names a long chunk, from the list of its pieces."""
+    return tagged(b"fairlane/long-chunk", list_)
 
 
 def node_name(level: int, names: bytes) -> Digest:
@@ -107,3 +126,23 @@ def node_name(level: int, names: bytes) -> Digest:
     Shape: 1 to STATE_FANOUT names one after the other; chunks are children of level 1.
     """
     return tagged(b"fairlane/state-node", b"%c%b" % (level, names))
+
+
+def tree_root(names: Sequence[Digest]) -> Digest:
+    """Return the root of the tree over these chunks: the only name, or that of the top node.
+
+    The root of no chunks is 32 zero bytes.
+    """
+    row, level = list(names), 0
+    while len(row) > 1:
+        level += 1
+        row = [
+            node_name(level, b"".join(row[start : start + STATE_FANOUT]))
+            for start in range(0, len(row), STATE_FANOUT)
+        ]
+    return row[0] if row else ZERO_DIGEST
+
+
+def parts_digest(parts: Sequence[tuple[int, bytes]]) -> Digest:
+    """Return the digest of a state in several trees: their numbers of chunks, and their roots."""
+    return tagged(b"fairlane/state-parts", encode(tuple(parts)))

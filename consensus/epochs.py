@@ -71,6 +71,7 @@ def begin_epoch(old: Context, record: EpochRecord, key: bytes) -> tuple[Opened, 
         reader=old.reader,
         executor=old.executor,
         sequencer=old.sequencer,
+        shelf=old.shelf,
     )
     genesis, _ = genesis_block(network, committee.epoch, starts, start)
     opened = open_epoch(base, [genesis], start)

@@ -8,23 +8,24 @@ ARCHITECTURE.md "Fair order", docs/protocol/fair-order.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
-from consensus.codec import CodecError
+from consensus.codec import CodecError, decode
 from consensus.command import EXPIRY_ORDER_MAX_MS, CommandId
 from consensus.command import expires_ms as _expires_ms
-from consensus.digest import Digest
+from consensus.digest import Digest, chunk_name
 from consensus.fairstate import (
+    SNAPSHOT_BYTES_MAX,
     OrderHeader,
     OrderState,
     PendingId,
     join_chunks,
-    read_snapshot,
+    read_chunks,
     state_chunks,
 )
-from consensus.idmemory import IdMemory, chunk_digest, chunks_root
+from consensus.idmemory import IdMemory, chunks_root
 from consensus.precedence import Precedence, bits
 
 _NEVER_MS = 1 << 64
@@ -385,14 +386,20 @@ class FairOrder:
             overdue.append(entry.id)
         return sorted(overdue)
 
-    def chunks(self) -> list[bytes]:
-        """Return the encoded chunks that `digest` covers, the remembered ids' last."""
-        return state_chunks(self._state()) + self._done.chunks()
+    def chunks(self, known: Container[bytes] = ()) -> list[bytes]:
+        """Return the encoded chunks of the whole state, the remembered ids' last.
+
+        Of the remembered ids' those are left out whose name is `known`.
+        """
+        return state_chunks(self._state()) + self._done.chunks(known)
+
+    def leaves(self) -> list[Digest]:
+        """Return the names of `chunks`, in their order; of remembered ids' only new are hashed."""
+        return [chunk_name(chunk) for chunk in state_chunks(self._state())] + self._done.leaves()
 
     def digest(self) -> Digest:
-        """Return the Merkle root over `chunks`; of remembered ids only new ones are hashed."""
-        leaves = [chunk_digest(chunk) for chunk in state_chunks(self._state())]
-        return chunks_root(leaves + self._done.leaves())
+        """Return the Merkle root over `leaves`."""
+        return chunks_root(self.leaves())
 
     def export(self) -> bytes:
         """Return a snapshot from which `restore` makes an equal."""
@@ -414,8 +421,12 @@ class FairOrder:
 
         Errors: CodecError when `data` is no such snapshot; throw this object away then.
         """
-        assert not self._height, "restore into a fresh order"
-        state, remembered = read_snapshot(data)
+        self.load(decode(tuple[bytes, ...], data, SNAPSHOT_BYTES_MAX))
+
+    def load(self, chunks: Sequence[bytes]) -> None:
+        """Take over the state behind `chunks`; else as `restore`. Errors: CodecError."""
+        assert not self._height, "load into a fresh order"
+        state, remembered = read_chunks(chunks)
         header = state.header
         if header.n != self._n:
             raise CodecError(f"a snapshot of {header.n} logs, not {self._n}")
@@ -445,7 +456,7 @@ class FairOrder:
         watched.sort(key=lambda entry: entry.since_ms or 0)
         self._watched = {entry.id: entry for entry in watched}
         self._changed = True
-        if self.export() != data:
+        if self.chunks() != list(chunks):
             raise CodecError("not a snapshot of this committee's order")
 
     def _restore_entry(self, entry: _Entry, record: PendingId) -> None:

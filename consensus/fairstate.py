@@ -12,6 +12,7 @@ from typing import TypeVar
 from msgspec import Struct
 
 from consensus.codec import CodecError, decode, encode
+from consensus.committee import REPLICAS_MAX
 from consensus.idmemory import IdPart
 
 SNAPSHOT_BYTES_MAX = 256 << 20
@@ -90,13 +91,12 @@ def join_chunks(chunks: Sequence[bytes]) -> bytes:
     return encode(tuple(chunks))
 
 
-def read_snapshot(data: bytes) -> tuple[OrderState, list[IdPart]]:
-    """Return the state and the remembered ids behind a snapshot.
+def read_chunks(chunks: Sequence[bytes]) -> tuple[OrderState, list[IdPart]]:
+    """Return the state and the remembered ids behind these chunks.
 
     What the parts say is checked for range only; whoever loads them compares the whole again.
     Errors: CodecError.
     """
-    chunks = decode(tuple[bytes, ...], data, SNAPSHOT_BYTES_MAX)
     parts: list[OrderChunk] = [
         decode(OrderChunk, chunk, SNAPSHOT_BYTES_MAX)  # type: ignore[arg-type]
         for chunk in chunks
@@ -104,7 +104,7 @@ def read_snapshot(data: bytes) -> tuple[OrderState, list[IdPart]]:
     if not parts or not isinstance(parts[0], OrderHeader):
         raise CodecError("a snapshot starts with its header")
     header, pending, remembered = parts[0], list[PendingId](), list[IdPart]()
-    if not 0 < header.n <= len(data):
+    if not 0 < header.n <= REPLICAS_MAX:
         raise CodecError("n out of range")
     logs: list[list[int]] = [[] for _ in range(header.n)]
     for part in parts[1:]:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from msgspec import Struct
 
 from consensus.codec import CodecError, encode
-from consensus.digest import Digest, tagged
+from consensus.digest import Digest, chunk_name, tagged
 
 PART_IDS_MAX = 1_024
 """Ids per chunk, so that one more id costs little hashing however many expire in one second."""
-
-
-def chunk_digest(chunk: bytes) -> Digest:
-    """Return the leaf of one chunk of state."""
-    return tagged(b"fairlane/chunk", chunk)
 
 
 def chunks_root(leaves: Sequence[Digest]) -> Digest:
@@ -97,16 +92,18 @@ class IdMemory:
         for second in sorted(self._buckets):
             bucket = self._buckets[second]
             for number in range(len(bucket.leaves), bucket.parts()):
-                bucket.leaves.append(chunk_digest(encode(bucket.part(second, number))))
+                bucket.leaves.append(chunk_name(encode(bucket.part(second, number))))
             leaves += bucket.leaves
         return leaves
 
-    def chunks(self) -> list[bytes]:
-        """Return the encoded `IdPart`s, by second and part."""
+    def chunks(self, known: Container[bytes] = ()) -> list[bytes]:
+        """Return the encoded `IdPart`s, by second and part, less those whose name is `known`."""
+        names = iter(self.leaves() if known else ())
         return [
             encode(self._buckets[second].part(second, number))
             for second in sorted(self._buckets)
             for number in range(self._buckets[second].parts())
+            if not known or next(names) not in known
         ]
 
     def load(self, parts: Sequence[IdPart]) -> None:

@@ -13,18 +13,16 @@ from consensus.blocktree import RECENT_MAX, BlockTree, genesis_block
 from consensus.codec import decode
 from consensus.command import CommandId, command_id, decode_command, expires_ms
 from consensus.committee import Committee, Parameters
-from consensus.committer import Committer, state_digest
+from consensus.committer import Committer
 from consensus.context import (
     KEY_OWN_HEAD,
     KEY_SAFETY,
-    KEY_SNAPSHOT,
     TABLE_BATCHES,
     TABLE_BLOCKS,
     TABLE_BODIES,
     TABLE_CHAIN,
     TABLE_LOG,
     TABLE_SAFETY,
-    TABLE_STATE,
     Context,
     EpochStart,
     Executor,
@@ -41,7 +39,15 @@ from consensus.messages import Block, Head, LogBatch
 from consensus.ownlog import OwnHead, OwnLog
 from consensus.safety import Safety, SafetyRecord
 from consensus.sequencer import Sequencer
-from consensus.snapshot import Snapshot
+from consensus.shelf import Shelf, newest_record
+from consensus.snapshot import (
+    TABLE_STATE,
+    SnapshotError,
+    SnapshotRecord,
+    object_key,
+    read_state,
+    state_digest,
+)
 
 UNCOMMITTED_LOADED_MAX = 4_096
 """Batches of one log loaded above its committed head; the rest is fetched again."""
@@ -78,20 +84,35 @@ def open_context(
     sequencer = Sequencer(committee, parameters, starts, genesis_time_ms)
     genesis, _ = genesis_block(committee.network, committee.epoch, starts, start)
     recent = [genesis]
-    raw = reader.get(TABLE_STATE, KEY_SNAPSHOT)
-    if raw is not None:
-        snapshot = decode(Snapshot, raw, bytes_max=len(raw))
-        sequencer.restore(snapshot.sequencer)
-        executor.restore(snapshot.executor)
-        recent = _recent_blocks(reader, snapshot.height, genesis)
-    base = Base(committee, parameters, me, signer, reader, executor, sequencer)
+    shelf = Shelf(reader, sequencer, executor)
+    record = newest_record(reader)
+    if record is not None:
+        shelf.resume(record, restore(record, reader, sequencer, executor))
+        recent = _recent_blocks(reader, record.height, genesis)
+    base = Base(committee, parameters, me, signer, reader, executor, sequencer, shelf)
     return open_epoch(base, recent, start)
+
+
+def restore(
+    record: SnapshotRecord, reader: Reader, sequencer: Sequencer, executor: Executor
+) -> dict[Digest, None]:
+    """Become the state of a stored snapshot; return the names in it. Errors: CorruptState."""
+    names: dict[Digest, None] = {}
+    try:
+        state = read_state(lambda n: reader.get(TABLE_STATE, object_key(n)), record.root, names)
+        sequencer.load(state.sequencer)
+        executor.load(state.executor)
+    except (SnapshotError, ValueError) as error:
+        raise CorruptState(f"snapshot of height {record.height}: {error}") from None
+    if state_digest(sequencer.digest(), executor.digest()) != record.root:
+        raise CorruptState(f"snapshot of height {record.height}: another state digest")
+    return names
 
 
 def snapshot_height(reader: Reader) -> int:
     """Return the height of the stored snapshot, or 0."""
-    raw = reader.get(TABLE_STATE, KEY_SNAPSHOT)
-    return decode(Snapshot, raw, bytes_max=len(raw)).height if raw is not None else 0
+    record = newest_record(reader)
+    return record.height if record is not None else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +126,7 @@ class Base:
     reader: Reader
     executor: Executor
     sequencer: Sequencer
+    shelf: Shelf
 
 
 def open_epoch(base: Base, recent: list[Block], start: EpochStart | None) -> Opened:
@@ -120,8 +142,8 @@ def open_epoch(base: Base, recent: list[Block], start: EpochStart | None) -> Ope
     if record.epoch < epoch:
         record = Safety.fresh(epoch, genesis_digest)
     logs = LogStore(committee, base.parameters, sequencer.heads, claim)
-    for author, head in enumerate(sequencer.heads):
-        logs.base_batches[author] = _batch_at(reader, epoch, author, head) if head.seq else None
+    for author in range(committee.n):
+        logs.base_batches[author] = sequencer.last_batch(author)
     own_head, own_last = _own_head(reader, epoch, base.me, starts)
     own = OwnLog(committee, base.parameters, base.me, base.signer, own_head, own_last, claim)
     ctx = Context(
@@ -136,6 +158,7 @@ def open_epoch(base: Base, recent: list[Block], start: EpochStart | None) -> Ope
         own=own,
         tree=BlockTree(recent),
         sequencer=sequencer,
+        shelf=base.shelf,
         start=start,
     )
     fetcher = Fetcher(ctx)

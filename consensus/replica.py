@@ -165,6 +165,7 @@ class Replica:
             case _:
                 assert_never(event)
         self._wake()
+        ctx.shelf.work(ctx)
         return ctx.effects()
 
     def _on_start(self) -> None:

@@ -6,20 +6,22 @@ state digest. Source: ARCHITECTURE.md, "Fair order" and "State digest".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from msgspec import Struct
 
-from consensus.anchor import AnchorState, InboxAnchor
+from consensus.anchor import AnchorState, InboxAnchor, LogClaims
 from consensus.batches import SealedBatch
-from consensus.codec import decode, encode
+from consensus.codec import CodecError, decode, encode
 from consensus.command import CommandId
 from consensus.committee import Committee, Parameters
-from consensus.digest import Digest
+from consensus.digest import Digest, chunk_name, parts_digest, tree_root
 from consensus.fairorder import FairOrder, OrderedBatch
-from consensus.idmemory import chunk_digest, chunks_root
-from consensus.messages import Block, Head, InboxClaim, Observation
+from consensus.messages import Block, Head, InboxClaim, LogBatch, Observation
+
+STATE_CHUNK_BYTES_MAX = 1 << 30
+"""More than a log's chunk can have: some thousand inbox messages and prices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +44,23 @@ class OrderedBlock:
     inbox_hash: bytes
 
 
-class _Snapshot(Struct, frozen=True, array_like=True):
-    """The sequencer between two blocks, canonical."""
+class _Cut(Struct, frozen=True, array_like=True, tag="cut"):
+    """The last block's height and time, and what is anchored of the inbox."""
 
     height: int
     time_ms: int
-    heads: tuple[Head, ...]
-    times_ms: tuple[int, ...]
-    observations: tuple[tuple[Observation, ...], ...]
-    anchor: AnchorState
-    fair: bytes
+    inbox_count: int
+    inbox_hash: bytes
+
+
+class _Log(Struct, frozen=True, array_like=True, tag="log-head"):
+    """One log as committed: its head, last time, newest prices, and inbox claims."""
+
+    author: int
+    head: Head
+    time_ms: int
+    observations: tuple[Observation, ...]
+    claims: LogClaims
 
 
 def block_time_ms(parent_ms: int, times_ms: Sequence[int]) -> int:
@@ -146,42 +155,73 @@ class Sequencer:
             tuple(latest[feed] for feed in sorted(latest)) for latest in self._observations
         )
 
-    def digest(self) -> Digest:
-        """Return the Merkle root over chunks of all that the next block depends on here.
-
-        Shape: height and time, the anchor, each log (head, time, prices, claims), the fair order's
-        own root.
-        """
+    def _heads_chunks(self) -> list[bytes]:
         anchor = self._anchor.state
-        chunks: list[object] = [(self.height, self.time_ms), (anchor.count, anchor.hash)]
-        for author, prices in enumerate(self._observed()):
-            head, time_ms = self.heads[author], self.times_ms[author]
-            chunks.append((author, head, time_ms, prices, anchor.claims[author]))
-        return chunks_root([*(chunk_digest(encode(c)) for c in chunks), self.fair.digest()])
+        cut = _Cut(self.height, self.time_ms, anchor.count, anchor.hash)
+        logs = [
+            _Log(author, self.heads[author], self.times_ms[author], prices, anchor.claims[author])
+            for author, prices in enumerate(self._observed())
+        ]
+        return [encode(chunk) for chunk in (cut, *logs)]
 
-    def _snapshot(self, fair: bytes) -> _Snapshot:
-        return _Snapshot(
-            height=self.height,
-            time_ms=self.time_ms,
-            heads=tuple(self.heads),
-            times_ms=tuple(self.times_ms),
-            observations=self._observed(),
-            anchor=self._anchor.state,
-            fair=fair,
+    def chunks(self, known: Container[bytes] = ()) -> list[bytes]:
+        """Return the chunks of all that the next block depends on here, the fair order's last.
+
+        Remembered ids' chunks whose name is `known` are left out.
+        """
+        return self._heads_chunks() + self.fair.chunks(known)
+
+    def leaves(self) -> list[Digest]:
+        """Return the names of `chunks`, in their order."""
+        return [*(chunk_name(chunk) for chunk in self._heads_chunks()), *self.fair.leaves()]
+
+    def digest(self) -> Digest:
+        """Return the digest of all that the next block depends on here."""
+        leaves = self.leaves()
+        return parts_digest([(len(leaves), tree_root(leaves))])
+
+    def last_batch(self, author: int) -> LogBatch | None:
+        """Return what the next batch of a log must follow: of the last committed one its place,
+        time and claim; None at the log's start."""
+        head, claims = self.heads[author], self._anchor.state.claims[author]
+        if head.seq == 0:
+            return None
+        return LogBatch(
+            epoch=self._committee.epoch,
+            author=author,
+            seq=head.seq,
+            prev=b"",
+            time_ms=self.times_ms[author],
+            entries=(),
+            bodies=(),
+            oracle=(),
+            inbox=InboxClaim(claims.count, claims.hash, ()),
+            signature=b"",
         )
 
     def export(self) -> bytes:
         """Return the canonical snapshot; `restore` makes an equal sequencer of it."""
-        return encode(self._snapshot(self.fair.export()))
+        return encode(tuple(self.chunks()))
 
     def restore(self, data: bytes) -> None:
         """Become the sequencer that `export` described. Errors: CodecError."""
-        snapshot = decode(_Snapshot, data, bytes_max=len(data))
+        self.load(decode(tuple[bytes, ...], data, bytes_max=len(data)))
+
+    def load(self, chunks: Sequence[bytes]) -> None:
+        """Become, fresh, the sequencer that `chunks` describe. Errors: CodecError."""
         n = self._committee.n
-        self.height = snapshot.height
-        self.time_ms = snapshot.time_ms
-        self.heads = list(snapshot.heads)
-        self.times_ms = list(snapshot.times_ms)
-        self._observations = [{o.feed: o for o in log} for log in snapshot.observations]
-        self._anchor = InboxAnchor(n, self._committee.f, snapshot.anchor)
-        self.fair.restore(snapshot.fair)
+        if len(chunks) <= n:
+            raise CodecError("a snapshot without all logs")
+        cut = decode(_Cut, chunks[0])
+        logs = [decode(_Log, chunk, STATE_CHUNK_BYTES_MAX) for chunk in chunks[1 : 1 + n]]
+        if [log.author for log in logs] != list(range(n)):
+            raise CodecError("logs in another order")
+        self.fair.load(chunks[1 + n :])
+        self.height, self.time_ms = cut.height, cut.time_ms
+        self.heads = [log.head for log in logs]
+        self.times_ms = [log.time_ms for log in logs]
+        self._observations = [{o.feed: o for o in log.observations} for log in logs]
+        anchor = AnchorState(cut.inbox_count, cut.inbox_hash, [log.claims for log in logs])
+        self._anchor = InboxAnchor(n, self._committee.f, anchor)
+        if self._heads_chunks() != list(chunks[: 1 + n]):
+            raise CodecError("not what a sequencer would export")

@@ -7,6 +7,7 @@ then the commands in their order, then what sequencing refused.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from consensus.digest import Digest
@@ -24,6 +25,7 @@ from matcher.actions import (
     Withdraw,
     parse,
 )
+from matcher.chunks import ChunkTree
 from matcher.genesis import MarketGenesis, validate
 from matcher.outcome import DONE, REJECTED, ActionResult, CommandOutcome, Event, Outcome
 from matcher.state import State
@@ -223,4 +225,17 @@ class Engine:
         """
         genesis = self.state.genesis
         self.state = snapshot.restore(genesis, self.state.n, self.state.f, data)
+        self._digest = snapshot.StateDigest(self.state)
+
+    def trees(self) -> tuple[ChunkTree, ChunkTree, ChunkTree]:
+        """Return the trees over system, wallets and withdrawals, brought up to date."""
+        return self._digest.trees()
+
+    def load(self, parts: Sequence[Sequence[bytes]]) -> None:
+        """Become the engine whose trees hold these chunks, tree by tree.
+
+        The caller compares the roots afterwards. Errors: SnapshotError, unchanged then.
+        """
+        genesis = self.state.genesis
+        self.state = snapshot.load(genesis, self.state.n, self.state.f, parts)
         self._digest = snapshot.StateDigest(self.state)

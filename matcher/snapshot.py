@@ -1,13 +1,15 @@
 """The engine's state as chunks: its digest, its export, and back.
 
 A chunk is the canonical encoding of one part: meta, one market, one wallet with its subaccounts
-and their open orders, or up to 256 withdrawals. The books are not stored: priority is price, then
-order id, so the orders rebuild them. Integers that may pass 64 bits travel as signed big-endian
-bytes. The digest and the export are over the same chunks: what one covers, the other restores.
+and their open orders, or up to 256 withdrawals. No two chunks of a state are equal. The books are
+not stored: priority is price, then order id, so the orders rebuild them. Integers that may pass 64
+bits travel as signed big-endian bytes. The digest and the export are over the same chunks: what
+one covers, the other restores.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from msgspec import Struct
@@ -31,14 +33,14 @@ from matcher.units import Wide, narrow, wide
 
 WITHDRAWALS_PER_CHUNK: Final = 256
 SNAPSHOT_BYTES_MAX: Final = 1 << 34
-_VERSION: Final = 1
+_VERSION: Final = 2
 
 
 class SnapshotError(ValueError):
     """The bytes are no export of an engine with this genesis."""
 
 
-class MetaChunk(Struct, frozen=True, array_like=True):
+class MetaChunk(Struct, frozen=True, array_like=True, tag="meta"):
     """What belongs to no market and no wallet; feeds are (value, time_ms, dispersion, fresh)."""
 
     version: int
@@ -60,9 +62,10 @@ class MetaChunk(Struct, frozen=True, array_like=True):
     feeds: tuple[tuple[int, int, int, bool], ...]
 
 
-class MarketChunk(Struct, frozen=True, array_like=True):
+class MarketChunk(Struct, frozen=True, array_like=True, tag="market"):
     """One market's numbers, as `state.Market` names them."""
 
+    id: int
     mark: int
     mark_ms: int
     lot_mark: int
@@ -106,7 +109,7 @@ class AccountRow(Struct, frozen=True, array_like=True):
     liquidation: tuple[int, Wide, int, Wide] | None
 
 
-class WalletChunk(Struct, frozen=True, array_like=True):
+class WalletChunk(Struct, frozen=True, array_like=True, tag="wallet"):
     """One wallet: sessions (key, scope, expiry) by key, subaccounts by number."""
 
     address: bytes
@@ -117,11 +120,17 @@ class WalletChunk(Struct, frozen=True, array_like=True):
     accounts: tuple[AccountRow, ...]
 
 
-class Export(Struct, frozen=True, array_like=True):
-    """All chunks, in the order of the digest."""
+class WithdrawalsChunk(Struct, frozen=True, array_like=True, tag="withdrawals"):
+    """Up to 256 withdrawals, (recipient, amount) each, from the index `first` on."""
 
-    meta: bytes
-    markets: tuple[bytes, ...]
+    first: int
+    rows: tuple[tuple[bytes, int], ...]
+
+
+class Export(Struct, frozen=True, array_like=True):
+    """All chunks, in the order of the digest: `system` is meta, then the markets."""
+
+    system: tuple[bytes, ...]
     wallets: tuple[bytes, ...]
     withdrawals: tuple[bytes, ...]
 
@@ -137,17 +146,16 @@ class StateDigest:
     def __init__(self, state: State) -> None:
         self._state = state
         self._genesis = genesis_digest(state.genesis, state.n, state.f)
+        self._system = ChunkTree()
         self._wallets = ChunkTree()
         self._withdrawals = ChunkTree()
         self._withdrawn = 0
 
-    def digest(self) -> Digest:
-        """Return the digest of all that the next block depends on."""
+    def trees(self) -> tuple[ChunkTree, ChunkTree, ChunkTree]:
+        """Return the trees over system, wallets and withdrawals, brought up to date."""
         state = self._state
-        system = ChunkTree()
-        system.set(0, meta_chunk(state, self._genesis))
-        for market in state.markets:
-            system.set(1 + market.id, market_chunk(market))
+        for place, chunk in enumerate(system_chunks(state, self._genesis)):
+            self._system.set(place, chunk)
         for wallet in sorted(state.touched, key=lambda wallet: wallet.index):
             wallet.touched = False
             self._wallets.set(wallet.index, wallet_chunk(wallet))
@@ -157,9 +165,12 @@ class StateDigest:
             for number, chunk in enumerate(withdrawal_chunks(state, first), first):
                 self._withdrawals.set(number, chunk)
             self._withdrawn = len(state.withdrawals)
-        counts = encode((len(system), len(self._wallets), len(self._withdrawals)))
-        roots = system.root() + self._wallets.root() + self._withdrawals.root()
-        return tagged(b"fairlane/engine-state", roots + counts)
+        return self._system, self._wallets, self._withdrawals
+
+    def digest(self) -> Digest:
+        """Return the digest of all that the next block depends on."""
+        parts = tuple((len(tree), tree.root()) for tree in self.trees())
+        return tagged(b"fairlane/engine-state", encode(parts))
 
 
 def export(state: State) -> bytes:
@@ -167,12 +178,16 @@ def export(state: State) -> bytes:
     genesis = genesis_digest(state.genesis, state.n, state.f)
     return encode(
         Export(
-            meta_chunk(state, genesis),
-            tuple(market_chunk(market) for market in state.markets),
+            tuple(system_chunks(state, genesis)),
             tuple(wallet_chunk(wallet) for wallet in state.wallet_list),
             tuple(withdrawal_chunks(state, 0)),
         )
     )
+
+
+def system_chunks(state: State, genesis: bytes) -> list[bytes]:
+    """Return the chunks of everything global and of the markets."""
+    return [meta_chunk(state, genesis), *(market_chunk(market) for market in state.markets)]
 
 
 def meta_chunk(state: State, genesis: bytes) -> bytes:
@@ -251,34 +266,47 @@ def withdrawal_chunks(state: State, first: int) -> list[bytes]:
     """Return the chunks of withdrawals from chunk number `first` on."""
     rows = state.withdrawals
     size = WITHDRAWALS_PER_CHUNK
-    return [encode(rows[at : at + size]) for at in range(first * size, len(rows), size)]
+    return [
+        encode(WithdrawalsChunk(at, tuple(rows[at : at + size])))
+        for at in range(first * size, len(rows), size)
+    ]
 
 
 def restore(genesis: MarketGenesis, n: int, f: int, data: bytes) -> State:
-    """Return the state behind an export.
+    """Return the state behind an export. Errors: SnapshotError."""
+    try:
+        whole = decode(Export, data, SNAPSHOT_BYTES_MAX)
+    except CodecError as error:
+        raise SnapshotError(str(error)) from None
+    state = load(genesis, n, f, (whole.system, whole.wallets, whole.withdrawals))
+    if export(state) != data:
+        raise SnapshotError("not what an engine would export")
+    return state
+
+
+def load(genesis: MarketGenesis, n: int, f: int, parts: Sequence[Sequence[bytes]]) -> State:
+    """Return the state behind the chunks of system, wallets and withdrawals.
 
     The caller compares the digest afterwards: that is what says whether to trust it.
     Errors: SnapshotError.
     """
     try:
-        whole = decode(Export, data, SNAPSHOT_BYTES_MAX)
-        meta = decode(MetaChunk, whole.meta)
+        system, wallets, withdrawals = parts
+        meta = decode(MetaChunk, system[0])
         if meta.version != _VERSION or meta.genesis != genesis_digest(genesis, n, f):
             raise SnapshotError("another version, genesis or committee size")
         state = State(genesis, n, f)
         _restore_meta(state, meta)
-        for market, chunk in zip(state.markets, whole.markets, strict=True):
+        for market, chunk in zip(state.markets, system[1:], strict=True):
             _restore_market(market, decode(MarketChunk, chunk))
-        wallets = [decode(WalletChunk, chunk, SNAPSHOT_BYTES_MAX) for chunk in whole.wallets]
-        _restore_wallets(state, meta, wallets)
-        for chunk in whole.withdrawals:
-            state.withdrawals.extend(decode(tuple[tuple[bytes, int], ...], chunk))
+        held = [decode(WalletChunk, chunk, SNAPSHOT_BYTES_MAX) for chunk in wallets]
+        _restore_wallets(state, meta, held)
+        for chunk in withdrawals:
+            state.withdrawals.extend(decode(WithdrawalsChunk, chunk).rows)
     except (CodecError, IndexError, KeyError, ValueError, AssertionError) as error:
         raise SnapshotError(str(error)) from None
     if len(state.withdrawals) != meta.withdrawals:
         raise SnapshotError("withdrawals are missing")
-    if export(state) != data:
-        raise SnapshotError("not what an engine would export")
     for index, (recipient, amount) in enumerate(state.withdrawals):
         state.withdrawal_tree.set(index, withdrawal_leaf(index, recipient, amount))
     return state
@@ -295,8 +323,10 @@ def _restore_meta(state: State, meta: MetaChunk) -> None:
 
 
 def _restore_market(market: Market, chunk: MarketChunk) -> None:
+    if chunk.id != market.id:
+        raise SnapshotError("markets in another order")
     for name in MarketChunk.__struct_fields__:
-        if name != "initial_rate":
+        if name not in ("id", "initial_rate"):
             setattr(market, name, narrow(getattr(chunk, name)))
     market.set_initial_rate(chunk.initial_rate)
     market.value = market.lot_mark - market.funding

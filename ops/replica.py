@@ -6,6 +6,7 @@ simulator. Nothing here reads a clock or does I/O.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from msgspec import Struct
@@ -17,9 +18,10 @@ from consensus.committee import Committee, Parameters
 from consensus.committer import DIGEST_INTERVAL
 from consensus.context import Reader, Successor
 from consensus.crypto import ReplicaSigner
-from consensus.digest import Digest, tagged
+from consensus.digest import Digest, parts_digest
 from consensus.replica import Replica
 from consensus.sequencer import OrderedBlock
+from matcher.chunks import ChunkTree
 from matcher.engine import BlockInput, CheckpointState, Command, Engine, Event
 from matcher.genesis import MarketGenesis
 from matcher.outcome import CommandOutcome
@@ -42,6 +44,7 @@ from settlement.checkpoint import Start as CheckpointStart
 from settlement.shares import ShareGroup, ShareSigner
 
 CHECKPOINT_TIMERS = "checkpoint/"
+KEY_FORMED = b"formed/"
 REFUSED_TOO_FAR = "expiry_too_far"
 FORMED_KEPT = 256
 """Formed checkpoints whose height and withdrawal count are remembered, for receipts and proofs."""
@@ -61,15 +64,20 @@ class Executed:
     replayed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class FormedCheckpoint:
-    """What a receipt or a withdrawal's proof needs to know of a formed checkpoint."""
+class FormedCheckpoint(Struct, frozen=True, array_like=True):
+    """What a receipt, a withdrawal's proof or a peer's snapshot needs to know of a formed
+    checkpoint; it is on disk, since a restart need not form it again."""
 
     number: int
     height: int
     withdrawals: int
     withdrawals_root: bytes
     digest: bytes
+    snapshot_root: bytes
+
+
+def _formed_key(number: int) -> bytes:
+    return KEY_FORMED + number.to_bytes(8, "big")
 
 
 Input = core.Input | ShareReceived | Accepted
@@ -89,12 +97,11 @@ class ReplicaConfig:
     me: int
 
 
-class _ExchangeState(Struct, frozen=True, array_like=True):
-    """The executor between two blocks, canonical."""
+class _Counters(Struct, frozen=True, array_like=True, tag="exchange"):
+    """What the executor knows beside the engine."""
 
     outcomes: int
     checkpoint_number: int
-    engine: bytes
 
 
 class Exchange:
@@ -104,7 +111,10 @@ class Exchange:
         committee = config.committee
         self.engine = Engine(config.market, committee.n, committee.f)
         self._interval_ms = config.checkpoint_interval_ms
+        self._counters = ChunkTree()
         self.outcomes = 0
+        self.is_milestone = False
+        """Whether a checkpoint is formed of the last block's state."""
         self.checkpoint_number = config.genesis_time_ms // config.checkpoint_interval_ms
         self.replaying = True
         self.executed: list[Executed] = []
@@ -141,7 +151,8 @@ class Exchange:
         self.outcomes += sum(isinstance(event, CommandOutcome) for event in outcome.events)
         self.executed.append(Executed(block, outcome.events, first, self.replaying))
         number = block.time_ms // self._interval_ms
-        if block.height % DIGEST_INTERVAL == 0 and number > self.checkpoint_number:
+        self.is_milestone = block.height % DIGEST_INTERVAL == 0 and number > self.checkpoint_number
+        if self.is_milestone:
             self.checkpoint_number = number
             state = self.engine.checkpoint_state()
             withdrawals = len(self.engine.state.withdrawals)
@@ -149,22 +160,28 @@ class Exchange:
 
     def digest(self) -> Digest:
         """Return the digest of the engine and the counters around it."""
-        state = _ExchangeState(
-            self.outcomes, self.checkpoint_number, bytes(self.engine.state_digest())
-        )
-        return tagged(b"fairlane/exchange", encode(state))
+        return parts_digest([(len(tree), tree.root()) for tree in self.trees()])
+
+    def trees(self) -> tuple[ChunkTree, ...]:
+        """Return the trees of the counters and of the engine, brought up to date."""
+        self._counters.set(0, encode(_Counters(self.outcomes, self.checkpoint_number)))
+        return (self._counters, *self.engine.trees())
 
     def export(self) -> bytes:
-        """Return the canonical snapshot."""
-        state = self.engine.export_state()
-        return encode(_ExchangeState(self.outcomes, self.checkpoint_number, state))
+        """Return everything that the trees cover, to look at or to compare."""
+        counters = encode(_Counters(self.outcomes, self.checkpoint_number))
+        return encode((counters, self.engine.export_state()))
 
-    def restore(self, data: bytes) -> None:
-        """Become the exchange that exported `data`. Errors: CodecError, SnapshotError."""
-        state = decode(_ExchangeState, data, bytes_max=len(data))
-        self.outcomes = state.outcomes
-        self.checkpoint_number = state.checkpoint_number
-        self.engine.restore_state(state.engine)
+    def load(self, parts: Sequence[Sequence[bytes]]) -> None:
+        """Become the exchange whose trees hold these chunks. Errors: CodecError, SnapshotError."""
+        (raw,), *engine = parts
+        counters = decode(_Counters, raw)
+        self.engine.load(engine)
+        self.outcomes = counters.outcomes
+        self.checkpoint_number = counters.checkpoint_number
+        self._counters = ChunkTree()
+        self.executed.clear()
+        self.due.clear()
 
 
 class ExchangeReplica:
@@ -205,7 +222,9 @@ class ExchangeReplica:
         )
         raw = reader.get(TABLE, KEY_SHARE)
         self._share_record = decode(ShareRecord, raw) if raw is not None else None
-        self.formed: dict[int, FormedCheckpoint] = {}
+        records = reader.scan(TABLE, KEY_FORMED, _formed_key((1 << 64) - 1))
+        formed = [decode(FormedCheckpoint, raw) for _, raw in records]
+        self.formed = {each.number: each for each in formed}
         self._separator = config.checkpoints_separator
 
     @property
@@ -245,7 +264,7 @@ class ExchangeReplica:
             if snapshot_root is None:
                 continue
             checkpoint = self._checkpoint(height, time_ms, state, snapshot_root)
-            self._remember(checkpoint, withdrawals)
+            effects.append(self._remember(checkpoint, withdrawals))
             if not newest_only or place == len(due) - 1:
                 effects += self.checkpoints.step(now_ms, Formed(checkpoint))
         return effects
@@ -272,13 +291,19 @@ class ExchangeReplica:
             next_epoch_hash=bytes(32),
         )
 
-    def _remember(self, checkpoint: Checkpoint, withdrawals: int) -> None:
-        self.formed[checkpoint.number] = FormedCheckpoint(
+    def _remember(self, checkpoint: Checkpoint, withdrawals: int) -> core.Persist:
+        formed = FormedCheckpoint(
             number=checkpoint.number,
             height=checkpoint.height,
             withdrawals=withdrawals,
             withdrawals_root=checkpoint.withdrawals_root,
             digest=checkpoint_digest(self._separator, checkpoint),
+            snapshot_root=checkpoint.snapshot_root,
         )
+        self.formed[formed.number] = formed
+        writes = [core.Write(TABLE, _formed_key(formed.number), encode(formed))]
         while len(self.formed) > FORMED_KEPT:
-            del self.formed[min(self.formed)]
+            oldest = min(self.formed)
+            del self.formed[oldest]
+            writes.append(core.Write(TABLE, _formed_key(oldest), None))
+        return core.Persist(tuple(writes), sync=False)

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consensus.codec import CodecError
+from consensus.digest import chunk_name
 from consensus.fairorder import FairOrder, OrderedBatch, UnfairCommittee, _Entry, thresholds
-from consensus.idmemory import IdMemory, chunk_digest, chunks_root
+from consensus.idmemory import IdMemory, chunks_root
 from tests.consensus.fairness_oracle import SIZES, SlowOrder, expiring, random_trial
 
 FAR_MS = 200_000
@@ -289,7 +290,7 @@ def test_a_restored_order_is_equal_and_goes_on_alike(history: History, cut: int)
     twin.restore(snapshot)
     assert twin.export() == snapshot
     assert twin.digest() == order.digest()
-    assert twin.digest() == chunks_root([chunk_digest(chunk) for chunk in order.chunks()])
+    assert twin.digest() == chunks_root([chunk_name(chunk) for chunk in order.chunks()])
     assert advance(twin, blocks[cut:], cut) == advance(order, blocks[cut:], cut)
 
 

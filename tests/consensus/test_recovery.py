@@ -18,7 +18,6 @@ from consensus.context import (
     TABLE_CHAIN,
     TABLE_LOG,
     TABLE_SAFETY,
-    TABLE_STATE,
     height_key,
 )
 from consensus.effects import Broadcast, Connected, Persist, Send, Start, Write
@@ -28,6 +27,7 @@ from consensus.ownlog import OwnHead
 from consensus.recovery import CorruptState
 from consensus.replica import Replica
 from consensus.safety import Safety, SafetyRecord
+from consensus.snapshot import TABLE_STATE
 from ops.sim.disk import SimDisk
 from ops.sim.executor import HashChain
 from ops.sim.host import WALL_START_MS
@@ -173,7 +173,9 @@ def test_a_snapshot_saves_the_blocks_before_it(history: tuple[World, list[Persis
     disk = disk_after(log)
     with_snapshot, replayed = HashChain(), HashChain()
     one = come_back(world, disk, with_snapshot)
-    disk.persist(Persist((Write(TABLE_STATE, b"snapshot", None),), True))
+    records = list(disk.scan(TABLE_STATE, b"s", b"t"))
+    assert records
+    disk.persist(Persist(tuple(Write(TABLE_STATE, key, None) for key, _ in records), True))
     two = come_back(world, disk, replayed)
     assert one.tip == two.tip
     assert with_snapshot.export() == replayed.export()

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from hashlib import sha256
-
 import pytest
 from eth_abi.abi import encode as abi
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consensus.digest import keccak
+from consensus.digest import (
+    CHUNK_BYTES_MAX,
+    STATE_FANOUT,
+    chunk_name,
+    keccak,
+    node_name,
+    piece_name,
+    tagged,
+)
 from matcher import tree
 from matcher.chunks import ChunkTree
 from matcher.tree import DEPTH, EMPTY, EMPTY_LEAF, DenseTree
@@ -83,22 +89,57 @@ def test_leaves_are_abi_words() -> None:
     assert tree.state_root(who, who) == keccak(b"\x02" + who + who)
 
 
-def naive_chunks(chunks: list[bytes]) -> bytes:
-    row = [sha256(b"\x00" + chunk).digest() for chunk in chunks]
+def naive_chunks(chunks: list[bytes], store: dict[bytes, bytes]) -> bytes:
+    """The root by its definition; `store` gets what every name stands for."""
+    row = []
+    for chunk in chunks:
+        row.append(chunk_name(chunk))
+        if len(chunk) > CHUNK_BYTES_MAX:
+            size = CHUNK_BYTES_MAX
+            pieces = [chunk[i : i + size] for i in range(0, len(chunk), size)]
+            salt = tagged(b"fairlane/whole-chunk", chunk)
+            names = [piece_name(salt, place, piece) for place, piece in enumerate(pieces)]
+            store.update(zip(names, (b"\x00" + piece for piece in pieces), strict=True))
+            store[row[-1]] = b"\x01" + salt + b"".join(names)
+        else:
+            store[row[-1]] = b"\x00" + chunk
+    level = 0
     while len(row) > 1:
-        above = [
-            sha256(b"\x01" + a + b).digest() for a, b in zip(row[::2], row[1::2], strict=False)
-        ]
-        row = above + row[len(row) - len(row) % 2 :]
+        level += 1
+        groups = [b"".join(row[i : i + STATE_FANOUT]) for i in range(0, len(row), STATE_FANOUT)]
+        row = [node_name(level, group) for group in groups]
+        store.update((name, b"\x01" + group) for name, group in zip(row, groups, strict=True))
     return row[0] if row else bytes(32)
 
 
-@given(st.lists(changes_of_chunks, max_size=8))
-def test_chunks_follow_the_definition(rounds: list[list[tuple[int, bytes]]]) -> None:
-    grown, chunks = ChunkTree(), []  # type: ignore[var-annotated]
-    for changes in rounds:
-        for wish, chunk in changes:
-            index = min(wish, len(chunks))
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(changes_of_chunks, max_size=8),
+    st.integers(1, 3),
+    st.sampled_from([0, 1, STATE_FANOUT - 1, STATE_FANOUT + 1, STATE_FANOUT**2 - 2]),
+)
+def test_chunks_follow_the_definition(
+    rounds: list[list[tuple[int, bytes]]], every: int, filled: int
+) -> None:
+    """The root is the naive one, and what `take` gives keeps a store exactly at the state.
+
+    As in a state, no two places ever hold equal chunks; some chunks are long.
+    """
+    grown, chunks = ChunkTree(), [b"%d:" % index for index in range(filled)]
+    for index, chunk in enumerate(chunks):
+        grown.set(index, chunk)
+    kept: dict[bytes, bytes] = {}
+    for number, changes in enumerate(rounds):
+        for wish, seed in changes:
+            index = min(wish, len(chunks)) if wish % 2 else max(0, len(chunks) - wish)
+            chunk = b"%d:" % index + seed * (70_000 if b"\xff" in seed else 1)
             grown.set(index, chunk)
             chunks[index : index + 1] = [chunk]
-        assert grown.root() == naive_chunks(chunks)
+        wanted: dict[bytes, bytes] = {}
+        assert grown.root() == naive_chunks(chunks, wanted)
+        if number % every == 0:
+            fresh, gone = grown.take()
+            for name in gone:
+                del kept[name]
+            kept.update(fresh)
+            assert kept == wanted
