@@ -3,23 +3,24 @@
 Effects are carried out in the order given, and `Persist` is a barrier: it is on disk before any
 later effect of the same list leaves the node. A driver may join the effects of several steps, if
 every joined Persist still comes before the sends that followed it.
+
+They are msgspec structs because a step makes dozens, and those are made five times as fast as
+frozen dataclasses; none is ever encoded.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from consensus.command import CommandId
 from consensus.messages import Message, Observation
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(Struct, frozen=True, gc=False):
     """The node is up: resume from durable state. Always the first input."""
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(Struct, frozen=True, gc=False):
     """A message from the replica with index `peer`, its signatures verified at the edge."""
 
     peer: int
@@ -28,45 +29,39 @@ class Received:
     """The epoch whose committee it was verified against; 0 where there is but one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Strayed:
+class Strayed(Struct, frozen=True, gc=False):
     """A frame of another epoch came from `peer`, which is behind or ahead."""
 
     peer: int
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
-class Connected:
+class Connected(Struct, frozen=True, gc=False):
     """A link to `peer` came up (again)."""
 
     peer: int
 
 
-@dataclass(frozen=True, slots=True)
-class Submitted:
+class Submitted(Struct, frozen=True, gc=False):
     """A client's command, its bounds and signature verified at the edge."""
 
     id: CommandId
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class TimerFired:
+class TimerFired(Struct, frozen=True, gc=False):
     """The timer that `SetTimer` named is due."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class PricesObserved:
+class PricesObserved(Struct, frozen=True, gc=False):
     """What this replica's own price sources say now."""
 
     observations: tuple[Observation, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class L1Observed:
+class L1Observed(Struct, frozen=True, gc=False):
     """The contract's inbox as of a final Ethereum block.
 
     `messages` are those after the `since` first ones; `hash` is the chained hash after the last.
@@ -80,8 +75,7 @@ class L1Observed:
 Input = Start | Received | Connected | Submitted | TimerFired | PricesObserved | L1Observed
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(Struct, frozen=True, gc=False):
     """One record: `value` None deletes it."""
 
     table: str
@@ -89,39 +83,34 @@ class Write:
     value: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class Persist:
+class Persist(Struct, frozen=True, gc=False):
     """Write all records atomically; with `sync`, durable before any later effect."""
 
     writes: tuple[Write, ...]
     sync: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(Struct, frozen=True, gc=False):
     """Send `message` to the replica with index `peer`; it may get lost."""
 
     peer: int
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
-class Broadcast:
+class Broadcast(Struct, frozen=True, gc=False):
     """Send `message` to every other replica; each copy may get lost."""
 
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
-class SetTimer:
+class SetTimer(Struct, frozen=True, gc=False):
     """Fire `name` at `at_ms`; an earlier setting of the same name is replaced."""
 
     name: str
     at_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Struct, frozen=True, gc=False):
     """Tell the client of command `id` how far it came.
 
     `status`: "seen" (in the own persisted batch `seq`), "duplicate", "expired", or "busy" with
@@ -134,16 +123,14 @@ class Reply:
     seq: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Blame:
+class Blame(Struct, frozen=True, gc=False):
     """`peer` broke a rule; the driver counts it and, for a malformed frame, drops the link."""
 
     peer: int
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class EpochBegan:
+class EpochBegan(Struct, frozen=True, gc=False):
     """From now on frames are verified against these keys, and broadcasts go to `members`.
 
     `keys` are the committee's by index; `genesis` is the digest of the epoch's block of round 0.
@@ -155,8 +142,7 @@ class EpochBegan:
     members: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Halt:
+class Halt(Struct, frozen=True, gc=False):
     """Stop at once: going on would be unsafe. `dump` is for the operator.
 
     `kind` names the reason for a program: "diverged" (from a quorum's state), "checkpoint" (from

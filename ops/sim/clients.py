@@ -109,7 +109,7 @@ class Clients:
         for replica in chosen:
             delay_us = rng.randint(*DOOR_DELAY_US)
             event = Submitted(order.id, order.body)
-            self._loop.after(delay_us, lambda r=replica, e=event: self._submit(r, e))  # type: ignore[misc]
+            self._loop.after(delay_us, lambda r=replica, e=event: self._submit(r, e))
         if order.patient:
             self._loop.after(RESEND_MS * 1_000, lambda: self._look_again(order))
 

@@ -19,29 +19,35 @@ class Loop:
     def __init__(self) -> None:
         self.now_us = 0
         self.actions_run = 0
+        self.stopped = False
+        """Set by whoever has seen enough: no further action runs."""
         self._made = 0
-        self._queue: list[tuple[int, int, Callable[[], None]]] = []
+        self._queue: list[tuple[int, int, Callable[..., None], tuple[object, ...]]] = []
 
     def __len__(self) -> int:
         return len(self._queue)
 
-    def at(self, time_us: int, action: Callable[[], None]) -> None:
-        """Run `action` at `time_us`, or now if that is past. Errors: RunawayRun."""
+    def at(self, time_us: int, action: Callable[..., None], *args: object) -> None:
+        """Run `action(*args)` at `time_us`, or now if that is past. Errors: RunawayRun."""
         if len(self._queue) >= ACTIONS_MAX:
             raise RunawayRun(f"{ACTIONS_MAX} actions wait at {self.now_us} us")
         self._made += 1
-        heapq.heappush(self._queue, (max(time_us, self.now_us), self._made, action))
+        if time_us < self.now_us:
+            time_us = self.now_us
+        heapq.heappush(self._queue, (time_us, self._made, action, args))
 
-    def after(self, delay_us: int, action: Callable[[], None]) -> None:
-        """Run `action` when `delay_us` have passed."""
-        self.at(self.now_us + delay_us, action)
+    def after(self, delay_us: int, action: Callable[..., None], *args: object) -> None:
+        """Run `action(*args)` when `delay_us` have passed."""
+        self.at(self.now_us + delay_us, action, *args)
 
-    def run_until(self, time_us: int, goes_on: Callable[[], bool]) -> None:
-        """Run all actions up to `time_us`, as long as `goes_on`."""
-        queue = self._queue
-        while queue and queue[0][0] <= time_us and goes_on():
-            self.now_us, _, action = heapq.heappop(queue)
+    def run_until(self, time_us: int, goes_on: Callable[[], bool] | None = None) -> None:
+        """Run all actions up to `time_us`, until `stopped` is set or `goes_on` says no."""
+        queue, pop = self._queue, heapq.heappop
+        while queue and not self.stopped and queue[0][0] <= time_us:
+            self.now_us, _, action, args = pop(queue)
             self.actions_run += 1
-            action()
-        if goes_on():
+            action(*args)
+            if goes_on is not None and not goes_on():
+                return
+        if not self.stopped:
             self.now_us = max(self.now_us, time_us)

@@ -6,11 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from consensus.committee import Parameters
+from ops.sim.wan import WANS
 
 NODES_MIN = 4
 NODES_MAX = 31
 SECONDS_MAX = 90
 """A command lives 120 s at most, and none that a patient trader sent may expire in a run."""
+DRIFT_PPM_MAX = 10_000
+"""A hundred times what a bad crystal does."""
+CLOCK_STEP_MAX_MS = 1_000
 TRADING_MS = 500
 """Commands that are sent so long after recovery show how long one takes."""
 
@@ -36,11 +40,34 @@ class NetworkDials:
     storm: float = 0.0
     storm_ms: int = 150
     storm_max_ms: int = 400
+    wan: str = ""
+    """A name of `wan.WANS`: half its round-trip times are the least delays, and come on top."""
+    tail: bool = False
+    """Whether the varying part of the delay has a long tail instead of being uniform."""
 
     @property
     def disturbs(self) -> bool:
         """Whether anything but the ordinary delay happens."""
         return any((self.loss, self.repeat, self.slow, self.storm))
+
+
+@dataclass(frozen=True, slots=True)
+class MachineDials:
+    """How quick the machines are. Until the calm, `slow_sync` of the syncs take up to
+    `slow_sync_max_ms`; all others up to `sync_max_ms`. A machine that waits for its disk takes no
+    input, as the node's driver does: frames wait, of each peer `inbox_frames_max`, and further
+    ones are dropped.
+    """
+
+    sync_max_ms: int = 0
+    slow_sync: float = 0.0
+    slow_sync_max_ms: int = 300
+    inbox_frames_max: int = 4_096
+
+    @property
+    def takes_time(self) -> bool:
+        """Whether a sync takes any time."""
+        return bool(self.sync_max_ms or self.slow_sync)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +103,25 @@ class Partition:
     reconnects: bool = True
 
 
-Fault = Crash | PowerLoss | Partition
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """`node` stands still for a while: it takes no input, and loses what its inbox cannot hold."""
+
+    node: int
+    at_ms: int
+    for_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClockStep:
+    """The wall clock of `node` jumps by `by_ms`; its clock follows at 2 % of the time passing."""
+
+    node: int
+    at_ms: int
+    by_ms: int
+
+
+Fault = Crash | PowerLoss | Partition | Stall | ClockStep
 
 DIALS = Parameters(
     batch_interval_ms=20,
@@ -100,6 +145,8 @@ class Plan:
     liars: Mapping[int, str] = field(default_factory=dict)
     faults: tuple[Fault, ...] = ()
     skews_ms: tuple[int, ...] = ()
+    drifts_ppm: tuple[int, ...] = ()
+    machines: MachineDials = field(default_factory=MachineDials)
     calm_ms: int = 0
     commands_per_s: int = 40
     real_keys: bool = False
@@ -122,6 +169,14 @@ class Plan:
         return p.order_deadline_ms + (4 + 2 * len(self.liars)) * p.round_timer_ms
 
     @property
+    def alarm_ms(self) -> int:
+        """How long a command in f+1 honest logs may wait for its order, once recovered.
+
+        Never longer than the protocol's own alarm; less when the timers are short.
+        """
+        return min(self.parameters.censorship_alarm_ms, self.latency_ms)
+
+    @property
     def last_submission_ms(self) -> int:
         """When clients stop, so that what they sent can still be ordered."""
         return self.duration_ms - self.latency_ms
@@ -141,6 +196,14 @@ class Plan:
             raise BadPlan(f"{len(self.liars)} liars among {self.nodes} nodes; f is the most")
         if self.skews_ms and len(self.skews_ms) != self.nodes:
             raise BadPlan("a clock skew for each node, or none")
+        if self.drifts_ppm and len(self.drifts_ppm) != self.nodes:
+            raise BadPlan("a clock drift for each node, or none")
+        if any(abs(ppm) > DRIFT_PPM_MAX for ppm in self.drifts_ppm):
+            raise BadPlan(f"a clock drifts by {DRIFT_PPM_MAX} ppm at most")
+        if self.network.wan and self.network.wan not in WANS:
+            raise BadPlan(f"no network is named {self.network.wan}; there are {', '.join(WANS)}")
+        if self.machines.inbox_frames_max < 1:
+            raise BadPlan("an inbox holds a frame at least")
         if self.duration_ms > SECONDS_MAX * 1_000:
             raise BadPlan(f"{self.duration_ms / 1000:g} s, at most {SECONDS_MAX}")
         shortest = self.calm_ms + self.recovery_ms + self.latency_ms
@@ -163,5 +226,15 @@ class Plan:
             case Partition(_, end_ms, groups):
                 if len(groups) != self.nodes:
                     raise BadPlan("a partition names each node once")
+            case Stall(node, at_ms, for_ms):
+                end_ms = at_ms + for_ms
+                if not 0 <= node < self.nodes:
+                    raise BadPlan(f"node {node} cannot stall: there are {self.nodes}")
+            case ClockStep(node, at_ms, by_ms):
+                end_ms = at_ms + 1
+                if not 0 <= node < self.nodes:
+                    raise BadPlan(f"node {node} has no clock: there are {self.nodes}")
+                if abs(by_ms) > CLOCK_STEP_MAX_MS:
+                    raise BadPlan(f"a clock steps by {CLOCK_STEP_MAX_MS} ms at most")
         if not 0 <= fault.at_ms < end_ms <= self.calm_ms:
             raise BadPlan(f"a fault from {fault.at_ms} to {end_ms} ms ends after the calm begins")

@@ -26,13 +26,16 @@ class ChainAudit:
         self._digests: dict[int, bytes] = {}
         self._blocks: dict[int, Block] = {0: genesis}
         self._states: dict[int, bytes] = {}
-        self._checked_height: dict[int, int] = {}
         self.order: list[CommandId] = []
         self.place: dict[CommandId, int] = {}
         self.emission: list[tuple[int, bytes]] = []
         """(batch number, id) of all that left the order, the refused ids too."""
         self.emitted_us: dict[CommandId, int] = {}
+        self.newest_us = 0
+        """When a command was last executed for the first time."""
         self._emitted_at_ms: dict[bytes, int] = {}
+        self.time_ms = 0
+        """The newest block time."""
         self._emitted_height = 0
         self.inbox: list[bytes] = []
         """The contract's messages, as they truly were."""
@@ -97,9 +100,10 @@ class ChainAudit:
             else:
                 self.place[id_] = place
                 self.order.append(id_)
-                self.emitted_us[id_] = now_us
+                self.emitted_us[id_] = self.newest_us = now_us
         if block.height > self._emitted_height:
             self._emitted_height = block.height
+            self.time_ms = block.time_ms
             for batch in block.batches:
                 for emitted in (*batch.ids, *batch.refused):
                     self.emission.append((batch.number, emitted))
@@ -108,16 +112,17 @@ class ChainAudit:
             if self._anchored != self.inbox[: len(self._anchored)]:
                 self._ledger.found("inbox", node, f"height {block.height} anchors what never was")
 
+    def is_over(self, id_: CommandId) -> bool:
+        """Say whether a command was executed or refused, or has expired by block time."""
+        return id_ in self._emitted_at_ms or expires_ms(id_) <= self.time_ms
+
     def is_void_for(self, a: bytes, b: bytes) -> bool:
         """Say whether `a` had expired, by block time, when `b` was emitted."""
         return expires_ms(CommandId(a)) <= self._emitted_at_ms[b]
 
     def stepped(self, node: int, core: Replica) -> None:
-        """Compare the state digests that a step brought."""
+        """Compare the state digest that a step brought."""
         height = core.height
-        if height == self._checked_height.get(node):
-            return
-        self._checked_height[node] = height
         digest = core.executed_digest(height)
         if digest is not None:
             known = self._states.setdefault(height, digest)

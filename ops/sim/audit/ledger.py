@@ -26,9 +26,15 @@ class Violation:
 class Ledger:
     """Violations in the order in which they were found; some kinds may be passed over."""
 
-    def __init__(self, now_us: Callable[[], int], ignored: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        now_us: Callable[[], int],
+        ignored: frozenset[str] = frozenset(),
+        on_found: Callable[[], None] = lambda: None,
+    ) -> None:
         self._now_us = now_us
         self._ignored = ignored
+        self._on_found = on_found
         self.violations: list[Violation] = []
         self.count = 0
 
@@ -37,6 +43,7 @@ class Ledger:
         if kind in self._ignored:
             return
         self.count += 1
+        self._on_found()
         if len(self.violations) < VIOLATIONS_MAX:
             self.violations.append(Violation(kind, self._now_us(), node, text))
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from consensus.admission import Verify
 from consensus.batches import log_start
-from consensus.codec import decode, encode
+from consensus.codec import encode
 from consensus.command import CommandId, expires_ms
 from consensus.committee import Committee
 from consensus.context import (
@@ -26,7 +26,6 @@ from consensus.messages import (
     TAG_VOTE,
     TC,
     Batches,
-    Block,
     CommitProof,
     CommitVote,
     Head,
@@ -41,9 +40,9 @@ from consensus.messages import (
     timeout_digest,
     vote_digest,
 )
-from consensus.safety import SafetyRecord
 from ops.sim.audit.chain import ChainAudit
 from ops.sim.audit.ledger import Ledger
+from ops.sim.audit.records import Shelf, Voting
 from ops.sim.host import Host
 
 RECENT_STATEMENTS = 64
@@ -52,10 +51,13 @@ RECENT_STATEMENTS = 64
 class WordsAudit:
     """Remembers what each honest replica signed, over all its crashes."""
 
-    def __init__(self, ledger: Ledger, committee: Committee, chain: ChainAudit) -> None:
+    def __init__(
+        self, ledger: Ledger, committee: Committee, chain: ChainAudit, shelf: Shelf
+    ) -> None:
         self._ledger = ledger
         self._committee = committee
         self._chain = chain
+        self._shelf = shelf
         self._said: dict[tuple[str, int, int], object] = {}
         self._timeouts: dict[int, list[tuple[int, int]]] = {}
         self._commits: dict[int, list[int]] = {}
@@ -80,8 +82,7 @@ class WordsAudit:
                 if host.disk.durable(TABLE_BLOCKS, digest) is None:
                     self._undurable(host, f"proposal of round {block.round} without its block")
                 record = self._record(host)
-                kept = record.proposal if record else None
-                if kept is None or (kept != message and kept.block.round <= block.round):
+                if record is None or not _keeps(record, "proposal", message, block.round):
                     self._undurable(host, f"proposal of round {block.round}")
             case LogBatch(author=author) if author == me:
                 self._on_batch(host, message)
@@ -102,9 +103,9 @@ class WordsAudit:
     def _undurable(self, host: Host, what: str) -> None:
         self._ledger.found("durability", host.me, f"{what} left before it was durable")
 
-    def _record(self, host: Host) -> SafetyRecord | None:
+    def _record(self, host: Host) -> Voting | None:
         raw = host.disk.durable(TABLE_SAFETY, KEY_SAFETY)
-        return decode(SafetyRecord, raw) if raw is not None else None
+        return Voting(raw) if raw is not None else None
 
     def _on_vote(self, host: Host, vote: Vote) -> None:
         me = host.me
@@ -114,20 +115,18 @@ class WordsAudit:
             self._ledger.found("two-statements", me, f"vote in round {vote.round}, too late")
         self._voted[me] = vote.round
         record = self._record(host)
-        kept = record.vote if record else None
         if (
             record is None
-            or kept is None
             or record.last_voted < vote.round
-            or (kept != vote and kept.round <= vote.round)
+            or not _keeps(record, "vote", vote, vote.round)
         ):
             self._undurable(host, f"vote of round {vote.round}")
         raw = host.disk.durable(TABLE_BLOCKS, vote.block)
         if raw is None:
             self._undurable(host, f"vote of round {vote.round} without its block")
             return
-        block = decode(Block, raw)
-        if record is not None and record.lock.round < block.qc.round:
+        block = self._shelf.blocks.read(raw)
+        if record is not None and record.lock_round < block.qc.round:
             self._undurable(host, f"vote of round {vote.round} without its lock")
         for author, (head, seen) in enumerate(zip(block.heads, vote.seen, strict=True)):
             if not self._is_whole(host, author, head):
@@ -144,10 +143,9 @@ class WordsAudit:
         del recent[:-RECENT_STATEMENTS]
         self._check_order(me)
         record = self._record(host)
-        kept = record.commit_vote if record else None
-        if kept is None or (kept != vote and kept.round <= vote.round):
+        if record is None or not _keeps(record, "commit_vote", vote, vote.round):
             self._undurable(host, f"commit vote of round {vote.round}")
-        elif record is not None and record.lock.round < vote.round:
+        elif record.lock_round < vote.round:
             self._undurable(host, f"commit vote of round {vote.round} without its lock")
 
     def _on_timeout(self, host: Host, timeout: Timeout) -> None:
@@ -198,13 +196,15 @@ class WordsAudit:
     def _is_whole(self, host: Host, author: int, head: Head) -> bool:
         """Say whether log `author` is durable up to `head`, with all bodies."""
         whole = self._whole[host.me]
+        if (author, head.digest) in whole:
+            return True
         walked: list[tuple[int, bytes]] = []
         at = head
         while at.seq > 0 and (author, at.digest) not in whole:
             raw = host.disk.durable(TABLE_BATCHES, batch_key(self._committee.epoch, author, at))
             if raw is None:
                 return False
-            batch = decode(LogBatch, raw)
+            batch = self._shelf.batches.read(raw)
             if self._lacks_body(host, batch):
                 return False
             walked.append((author, at.digest))
@@ -239,8 +239,19 @@ class WordsAudit:
             raw = host.disk.durable(TABLE_BATCHES, batch_key(self._committee.epoch, author, at))
             if raw is None:
                 return False
-            at = Head(at.seq - 1, decode(LogBatch, raw).prev)
+            at = Head(at.seq - 1, self._shelf.batches.read(raw).prev)
         return at == head
+
+
+def _keeps(record: Voting, kind: str, said: Message, round_: int) -> bool:
+    """Say whether a record holds what is said, or what was said in a later round."""
+    if record.holds(kind, said):
+        return True
+    kept = getattr(record.whole, kind)
+    if kept is None:
+        return False
+    kept_round: int = kept.block.round if kind == "proposal" else kept.round
+    return kept_round > round_
 
 
 class CertificateAudit:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace as replace_effect
 
 from msgspec.structs import replace
 
@@ -268,7 +267,7 @@ class Twin(Liar):
                 case Persist():
                     self._persist(effect)
                 case SetTimer():
-                    done.append(replace_effect(effect, name=_TWIN_PREFIX + effect.name))
+                    done.append(replace(effect, name=_TWIN_PREFIX + effect.name))
                 case _:
                     done += self._to_half(effect, 1)
         return done
