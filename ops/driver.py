@@ -43,11 +43,12 @@ BLAME_LOG_S = 5.0
 
 
 class Halted(RuntimeError):
-    """The core stopped, since going on would be unsafe; `dump` is for the operator."""
+    """The core stopped, since going on would be unsafe; `kind` and `dump` are as in `Halt`."""
 
-    def __init__(self, why: str, dump: bytes) -> None:
+    def __init__(self, why: str, dump: bytes, kind: str = "unsafe") -> None:
         super().__init__(why)
         self.dump = dump
+        self.kind = kind
 
 
 class Driver:
@@ -66,10 +67,12 @@ class Driver:
         on_executed: Callable[[Executed], None],
         on_reply: Callable[[core.Reply], None],
         on_submit: Callable[[SubmitCheckpoint], None],
+        on_halt: Callable[[core.Halt], None] = lambda halt: None,
     ) -> None:
         """`on_record` may append records to write in the turn; the others come after the write.
 
-        `on_logged` gets the own batches.
+        `on_logged` gets the own batches. `on_halt` comes before `run` raises, and nothing of the
+        node goes on meanwhile.
         """
         self.replica = replica
         self.inbox = Inbox(replica.config.committee.n)
@@ -82,6 +85,7 @@ class Driver:
         self._on_executed = on_executed
         self._on_reply = on_reply
         self._on_submit = on_submit
+        self._on_halt = on_halt
         self._transport: Transport | None = None
         self._inputs: deque[Input] = deque()
         self._wake = trio.Event()
@@ -245,8 +249,9 @@ class Driver:
             case SubmitCheckpoint(checkpoint):
                 self._metrics.checkpoints.signed(checkpoint.number)
                 self._on_submit(effect)
-            case core.Halt(why, dump):
-                raise Halted(why, dump)
+            case core.Halt(why, dump, kind):
+                self._on_halt(effect)
+                raise Halted(why, dump, kind)
             case core.Persist():
                 raise AssertionError("records are taken before anything leaves")
 

@@ -10,21 +10,26 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-import msgspec
 import trio
 
-from consensus.admission import Admission
-from consensus.batches import log_start
-from consensus.blocktree import genesis_block
+from consensus.codec import CodecError
 from consensus.committee import Member
 from consensus.crypto import Ed25519Signer
-from consensus.digest import domain_separator
-from consensus.effects import L1Observed, Write
+from consensus.effects import Halt, L1Observed, Write
 from consensus.messages import LogBatch
-from matcher.genesis import MarketGenesis
-from ops.admission import SigningDomain, signing_domain, verify_body
+from consensus.recovery import CorruptState
+from ops.admission import signing_domain
+from ops.bundle.collect import KINDS, collect
+from ops.bundle.file import BundleError, save_bundle
 from ops.clock import Clock
-from ops.config import Genesis, NodeConfig, load_config, load_genesis, parse_endpoint
+from ops.config import (
+    ConfigError,
+    Genesis,
+    NodeConfig,
+    load_config,
+    load_genesis,
+    parse_endpoint,
+)
 from ops.driver import Driver
 from ops.gateway.app import serve
 from ops.gateway.limits import Limits
@@ -35,8 +40,9 @@ from ops.metrics import Metrics
 from ops.nodeport import NodeView
 from ops.observe import Observer
 from ops.prices import poll_prices
-from ops.replica import ExchangeReplica, Executed, ReplicaConfig
-from ops.store import Store
+from ops.replica import ExchangeReplica, Executed
+from ops.store import Store, StoreError
+from ops.wiring import admission, checkpoints_separator, replica_config
 from p2p.transport import Transport
 from settlement.checkpoint import Accepted, SubmitCheckpoint
 from settlement.ethereum import Addresses, open_client
@@ -66,17 +72,25 @@ class NodeError(Exception):
 class Node:
     """Everything of one replica in one process."""
 
-    def __init__(self, config: NodeConfig, genesis: Genesis, keys: NodeKeys) -> None:
-        """Errors: NodeError, StoreError, CorruptState, KeyFileError."""
+    driver_type = Driver
+
+    def __init__(
+        self, config: NodeConfig, genesis: Genesis, keys: NodeKeys, home: Path | None = None
+    ) -> None:
+        """A bundle, should the node diverge, goes into `home`; without one there is none.
+
+        Errors: NodeError, StoreError, CorruptState, KeyFileError.
+        """
         network = genesis.network_id()
         member = _own_member(config, genesis, keys)
         self._lock = KeyLock(member.consensus_key)
         self._config, self._genesis, self._keys = config, genesis, keys
+        self._home = home
         self._clock = Clock()
-        self._market = msgspec.convert(genesis.market, MarketGenesis)
         self._domain = signing_domain(network, genesis.chain_id, genesis.contracts.vault)
         self._store = Store.open(Path(config.data_dir), network)
-        replica = self._replica(network, keys)
+        replica = self.make_replica(network, keys)
+        self._market = replica.config.market
         self._journal = Journal(self._store, config.index)
         self._journal.resume(
             outcomes=replica.exchange.outcomes,
@@ -93,9 +107,9 @@ class Node:
             measure=self._measure,
         )
         self._observer = Observer(self.metrics, replica, self._store)
-        self.driver = Driver(
+        self.driver = self.driver_type(
             replica,
-            _admission(genesis, self._domain),
+            admission(genesis, self._domain),
             self._store,
             self._clock,
             self.metrics,
@@ -104,6 +118,7 @@ class Node:
             on_executed=self._on_executed,
             on_reply=lambda reply: self.view.on_reply(reply),
             on_submit=self._on_submit,
+            on_halt=self._on_halt,
         )
         peers = [(m.network_key, *parse_endpoint(m.endpoint)) for m in genesis.members]
         self.transport = Transport(
@@ -131,24 +146,15 @@ class Node:
         self._watcher: Watcher | None = None
         self._accepted_unformed: CheckpointAccepted | None = None
 
-    def _replica(self, network: bytes, keys: NodeKeys) -> ExchangeReplica:
+    def make_replica(self, network: bytes, keys: NodeKeys) -> ExchangeReplica:
+        """Return the deterministic whole, as this node's disk has it. Errors: NodeError."""
         genesis = self._genesis
-        separator = domain_separator(
-            "Fairlane", "1", genesis.chain_id, genesis.contracts.checkpoints
-        )
-        committee = genesis.committee()
+        separator = checkpoints_separator(genesis)
+        config = replica_config(genesis, self._config.index)
         if keys.share_secret is None:
             raise NodeError("the key file has no share of the group key: run the key ceremony")
         return ExchangeReplica(
-            ReplicaConfig(
-                committee=committee,
-                parameters=genesis.parameters,
-                market=self._market,
-                genesis_time_ms=genesis.time_ms,
-                checkpoint_interval_ms=genesis.checkpoint_interval_ms,
-                checkpoints_separator=separator,
-                me=self._config.index,
-            ),
+            config,
             Ed25519Signer(network, keys.consensus_seed),
             BlsShareSigner(separator, keys.share_secret, keys.operator_secret),
             BlsGroup(
@@ -156,7 +162,7 @@ class Node:
                 genesis.group_key,
                 [m.share_key for m in genesis.members],
                 [m.operator for m in genesis.members],
-                committee.quorum,
+                config.committee.quorum,
             ),
             self._store,
         )
@@ -178,6 +184,21 @@ class Node:
     def _on_submit(self, effect: SubmitCheckpoint) -> None:
         if self._submitter is not None:
             self._submitter.offer(effect)
+
+    def _on_halt(self, halt: Halt) -> None:
+        """Write the bundle of a divergence; what else a halt leaves is the command's matter."""
+        if halt.kind not in KINDS or self._home is None:
+            return
+        path = self._home / f"diverged-{self.driver.replica.consensus.height}.bundle"
+        try:
+            genesis_file = Path(self._config.genesis_file).read_bytes()
+            replica = self.driver.replica
+            bundle = collect(self._genesis, genesis_file, replica, self._store, halt)
+            size = save_bundle(path, bundle)
+        except (BundleError, CodecError, ConfigError, CorruptState, OSError, StoreError) as error:
+            log.critical("no bundle could be written: %s; keep the whole home", error)
+            return
+        log.critical("wrote %s (%d bytes): fairlane replay-bundle %s", path, size, path)
 
     def _measure(self) -> None:
         """Set the gauges that nobody pushes; called before each scrape."""
@@ -307,7 +328,7 @@ def _own_member(config: NodeConfig, genesis: Genesis, keys: NodeKeys) -> Member:
     return member
 
 
-def open_node(home: Path) -> Node:
+def open_node(home: Path, node_type: type[Node] = Node) -> Node:
     """Return the node whose files are in `home`.
 
     Errors: ConfigError, KeyFileError, NodeError, StoreError, CorruptState.
@@ -316,7 +337,7 @@ def open_node(home: Path) -> Node:
     genesis = load_genesis(Path(config.genesis_file))
     configured = Path(config.passphrase_file) if config.passphrase_file else None
     keys = read_keys(Path(config.keys_file), read_passphrase(configured, os.environ))
-    return Node(config, genesis, keys)
+    return node_type(config, genesis, keys, home)
 
 
 def _addresses(genesis: Genesis) -> Addresses:
@@ -327,10 +348,3 @@ def _addresses(genesis: Genesis) -> Addresses:
         inbox=contracts.inbox,
         checkpoints=contracts.checkpoints,
     )
-
-
-def _admission(genesis: Genesis, domain: SigningDomain) -> Admission:
-    committee = genesis.committee()
-    starts = tuple(log_start(committee.network, committee.epoch, i) for i in range(committee.n))
-    _, digest = genesis_block(committee.network, committee.epoch, starts)
-    return Admission(committee, genesis.parameters, digest, lambda body: verify_body(body, domain))

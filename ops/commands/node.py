@@ -8,6 +8,7 @@ import logging
 import signal
 import sys
 from pathlib import Path
+from types import MappingProxyType
 
 import click
 import trio
@@ -15,6 +16,10 @@ import trio
 from ops.node import Node, open_node
 
 EXIT_HALTED = 3
+EXIT_FORKED = 4
+EXIT_KEY_IN_USE = 5
+EXIT_OF = MappingProxyType({"forked": EXIT_FORKED, "key_in_use": EXIT_KEY_IN_USE})
+"""By the kind of a halt; any other is EXIT_HALTED. docs/guides/operator.md says what to do."""
 DUMP_FILE = "halted.dump"
 LOGGERS = ("fairlane", "settlement")
 """Ours; the libraries' own stay at warnings."""
@@ -38,15 +43,17 @@ log = logging.getLogger("fairlane.node")
 def command(home: Path) -> None:
     """Run one replica until SIGTERM or SIGINT; a second one ends it at once.
 
-    Exits 0 when told to stop, 1 when it cannot start or go on, and 3 when it found that going
-    on would be unsafe; what it knows of that is then in halted.dump in its home.
+    Exits 0 when told to stop and 1 when it cannot start or go on. When going on would be unsafe
+    it exits with 3 (its state is not the others'), 4 (a proven fork) or 5 (its key is in use
+    elsewhere); what it knows of that is then in its home, in halted.dump and, for a state that
+    differs from a quorum's, in a bundle for `fairlane replay-bundle`.
     """
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    code = trio.run(_run, home)
-    sys.exit(code)
+    sys.exit(trio.run(run_node, home))
 
 
-async def _run(home: Path) -> int:
+async def run_node(home: Path, node_type: type[Node] = Node) -> int:
+    """Run the node of `home` to its end; return the exit status."""
     from consensus.recovery import CorruptState
     from ops.config import ConfigError, load_config
     from ops.driver import Halted
@@ -64,14 +71,14 @@ async def _run(home: Path) -> int:
     try:
         for name in LOGGERS:
             logging.getLogger(name).setLevel(load_config(home).log_level.upper())
-        node = open_node(home)
+        node = open_node(home) if node_type is Node else open_node(home, node_type)
         await _run_until_signal(node)
     except* Halted as group:
         halted = _first(group)
         assert isinstance(halted, Halted)
         (home / DUMP_FILE).write_bytes(halted.dump)
         log.critical("halted: %s; see %s", halted, home / DUMP_FILE)
-        code = EXIT_HALTED
+        code = EXIT_OF.get(halted.kind, EXIT_HALTED)
     except* expected as group:
         click.echo(f"fairlane node: {_first(group)}", err=True)
         code = 1

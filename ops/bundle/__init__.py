@@ -1,0 +1,1 @@
+"""Divergence bundles: what a node that disagreed with a quorum leaves, and its replay offline."""
