@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from consensus.command import CommandId
 from consensus.context import Context
+from consensus.logstore import MissingBatch
 from consensus.messages import (
     FETCH_IDS_MAX,
     GetBatches,
@@ -259,6 +260,7 @@ class Fetcher:
                 if base.seq >= seq:
                     return True
                 if until is not None:
-                    return ctx.logs.batch(author, until.digest) is not None
+                    # The end may have come by itself, and what is before it not.
+                    return not isinstance(ctx.logs.path(author, base, until), MissingBatch)
                 start = after or base
                 return start.seq + len(ctx.logs.deepest(author, start, seq - start.seq)) >= seq
