@@ -1,6 +1,9 @@
-"""How frames lie in a stream of bytes: four bytes of length, one of channel, then the payload.
+"""How frames lie in a stream of bytes: in pieces, each with four bytes before it.
 
-An empty frame (length 0) is a heartbeat. The parser is pure: bytes in, frames out.
+Of those four bytes the highest bit says that more pieces of the frame follow, the next three are
+its lane, the rest is the piece's length. The pieces of one lane follow each other; those of other
+lanes may come in between. A frame is one byte of channel, then the payload. An empty piece is a
+heartbeat. The parser is pure: bytes in, frames out.
 """
 
 from __future__ import annotations
@@ -16,8 +19,12 @@ CHANNELS: Final = frozenset((CONSENSUS, SETTLEMENT))
 
 FRAME_MAX: Final = FRAME_BYTES_MAX + 1
 """The largest frame: a channel byte and the largest message."""
-LENGTH_BYTES: Final = 4
-HEARTBEAT: Final = bytes(LENGTH_BYTES)
+HEADER_BYTES: Final = 4
+HEARTBEAT: Final = bytes(HEADER_BYTES)
+LANES: Final = 4
+_MORE: Final = 1 << 31
+_LANE_SHIFT: Final = 28
+_LENGTH_MASK: Final = (1 << _LANE_SHIFT) - 1
 
 
 class MalformedFrame(ValueError):
@@ -40,25 +47,46 @@ def payload_of(frame_: bytes) -> bytes:
     return frame_[1:]
 
 
+def piece(lane: int, data: bytes, more: bool) -> bytes:
+    """Return the bytes that put a piece of a frame on a stream; `more` says that others follow."""
+    header = (_MORE if more else 0) | lane << _LANE_SHIFT | len(data)
+    return header.to_bytes(HEADER_BYTES, "big") + data
+
+
 def pack(frame_: bytes) -> bytes:
-    """Return the bytes that put a frame on a stream."""
-    return len(frame_).to_bytes(LENGTH_BYTES, "big") + frame_
+    """Return the bytes that put a whole frame on the first lane of a stream."""
+    return piece(0, frame_, False)
 
 
 class FrameParser:
     """Cuts one stream into frames, however its bytes arrive.
 
-    It holds at most one unfinished frame: FRAME_MAX and four bytes, plus the last piece fed.
+    It holds at most one unfinished frame of each lane, FRAME_MAX each, and an unfinished piece
+    of one of them, plus the last data fed.
     """
 
     def __init__(self) -> None:
         self._rest = bytearray()
+        self._lanes: list[bytearray | None] = [None] * LANES
+        self._numbers = [0] * LANES
+        self._pieces = 1
         self._broken: str | None = None
 
     @property
     def held(self) -> int:
         """How many bytes wait for the rest of their frame."""
-        return len(self._rest)
+        return len(self._rest) + sum(len(begun) for begun in self._lanes if begun is not None)
+
+    def unfinished(self) -> tuple[int, ...]:
+        """Return a number for the frame begun in each lane, and for the piece begun in any.
+
+        Numbers rise with each frame and piece; 0 where nothing has begun.
+        """
+        frames = (
+            number if begun is not None else 0
+            for number, begun in zip(self._numbers, self._lanes, strict=True)
+        )
+        return (*frames, self._pieces if self._rest else 0)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield the frames that `data` completes, in order; heartbeats are left out.
@@ -75,26 +103,53 @@ class FrameParser:
                 return
             self._rest.clear()
         position, end = 0, len(data)
-        while end - position >= LENGTH_BYTES:
-            length = self._length(data, position)
-            start = position + LENGTH_BYTES
+        while end - position >= HEADER_BYTES:
+            more, lane, length = self._header(data, position)
+            start = position + HEADER_BYTES
             if end - start < length:
                 break
             position = start + length
-            if length:
-                yield self._checked(data[start:position])
+            self._pieces += 1
+            if not more and self._lanes[lane] is None:
+                if length:
+                    yield self._checked(data[start:position])
+                continue
+            found = self._joined(lane, data[start:position], more)
+            if found is not None:
+                yield found
         self._rest += data[position:]
 
     def _complete(self) -> bool:
-        """Say whether a frame is whole; it spares copying the rest for every piece of it."""
+        """Say whether a piece is whole; it spares copying the rest for every part of it."""
         held = len(self._rest)
-        return held >= LENGTH_BYTES and held - LENGTH_BYTES >= self._length(self._rest, 0)
+        return held >= HEADER_BYTES and held - HEADER_BYTES >= self._header(self._rest, 0)[2]
 
-    def _length(self, data: bytes | bytearray, position: int) -> int:
-        length = int.from_bytes(data[position : position + LENGTH_BYTES], "big")
+    def _header(self, data: bytes | bytearray, position: int) -> tuple[bool, int, int]:
+        header = int.from_bytes(data[position : position + HEADER_BYTES], "big")
+        length, lane = header & _LENGTH_MASK, header >> _LANE_SHIFT & 7
+        if lane >= LANES:
+            raise self._break(f"unknown lane {lane}")
         if length > FRAME_MAX:
             raise self._break(f"frame of {length} bytes, at most {FRAME_MAX}")
-        return length
+        return header >= _MORE, lane, length
+
+    def _joined(self, lane: int, data: bytes, more: bool) -> bytes | None:
+        """Add a piece to the frame that its lane has begun; return the frame when it is whole."""
+        begun = self._lanes[lane]
+        if not data:
+            if more or lane:
+                raise self._break("empty piece")
+            return None  # A heartbeat between the pieces of the first lane.
+        if begun is None:
+            begun = self._lanes[lane] = bytearray()
+            self._numbers[lane] += 1
+        begun += data
+        if len(begun) > FRAME_MAX:
+            raise self._break(f"frame of more than {FRAME_MAX} bytes")
+        if more:
+            return None
+        self._lanes[lane] = None
+        return self._checked(bytes(begun))
 
     def _checked(self, found: bytes) -> bytes:
         if found[0] not in CHANNELS:
@@ -104,4 +159,5 @@ class FrameParser:
     def _break(self, why: str) -> MalformedFrame:
         self._broken = why
         self._rest.clear()
+        self._lanes = [None] * LANES
         return MalformedFrame(why)

@@ -1,63 +1,108 @@
-"""What has arrived and waits for the node: a bounded queue per peer, served in turn.
+"""What has arrived and waits for the node: bounded lanes per peer, served in turn.
 
-A full queue drops the newest frame of that peer alone: a peer that floods cannot take another's
-place, and the read loops never pause (a paused reader makes an honest sender cut its stream).
+A full lane drops frames of its peer alone: a peer that floods cannot take another's place, and
+the read loops never pause (a paused reader makes an honest sender cut its stream). A turn takes
+of every lane a bounded part, so neither a peer nor a lane can keep others from being served, and
+no vote waits while more than a bounded number of bytes is verified.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from typing import Final
 
 import trio
 
-FRAMES_MAX: Final = 4_096
-BYTES_MAX: Final = 16 << 20
-"""Per peer; one frame always fits, since it is larger than the largest frame."""
+from p2p.lanes import LANE_RULES, Lane, LaneRule, lane_of
+
+TURN_FRAMES_MAX: Final = sum(rule.turn_frames_max for rule in LANE_RULES.values())
 
 
-class Inbox:
-    """Frames by peer, taken one from each peer in turn."""
+class _LaneQueues:
+    """One lane of all peers."""
 
-    def __init__(self, n: int, frames_max: int = FRAMES_MAX, bytes_max: int = BYTES_MAX) -> None:
+    def __init__(self, n: int, rule: LaneRule) -> None:
+        self._rule = rule
         self._queues: list[deque[bytes]] = [deque() for _ in range(n)]
         self._bytes = [0] * n
-        self._frames_max = frames_max
-        self._bytes_max = bytes_max
         self._turns: deque[int] = deque()  # Peers with frames, the next to be served first.
-        self._filled = trio.Event()
         self.dropped = [0] * n
 
     def __len__(self) -> int:
         return sum(map(len, self._queues))
 
+    def bytes_of(self, peer: int) -> int:
+        return self._bytes[peer]
+
     def put(self, peer: int, frame: bytes) -> bool:
-        """Queue a frame of `peer`; False when its queue is full and the frame is dropped."""
-        queue = self._queues[peer]
-        if len(queue) >= self._frames_max or self._bytes[peer] + len(frame) > self._bytes_max:
+        """Queue a frame of `peer`; False when it was dropped."""
+        queue, rule = self._queues[peer], self._rule
+        while len(queue) >= rule.frames_max or self._bytes[peer] + len(frame) > rule.bytes_max:
             self.dropped[peer] += 1
-            return False
+            if not rule.drops_oldest or not queue:
+                return False
+            self._bytes[peer] -= len(queue.popleft())
+            if not queue:
+                self._turns.remove(peer)
         if not queue:
             self._turns.append(peer)
         queue.append(frame)
         self._bytes[peer] += len(frame)
-        self._filled.set()
         return True
 
-    def take(self, frames_max: int) -> list[tuple[int, bytes]]:
-        """Return up to `frames_max` frames with their peers, one peer after the other."""
-        taken: list[tuple[int, bytes]] = []
-        while self._turns and len(taken) < frames_max:
+    def take(self, taken: list[tuple[int, bytes]], frames_max: int) -> None:
+        """Move what a turn may take to `taken`, one peer after the other."""
+        frames = min(frames_max, self._rule.turn_frames_max)
+        size = 0
+        while self._turns and frames and size < self._rule.turn_bytes_max:
             peer = self._turns.popleft()
             frame = self._queues[peer].popleft()
             self._bytes[peer] -= len(frame)
             taken.append((peer, frame))
+            size += len(frame)
+            frames -= 1
             if self._queues[peer]:
                 self._turns.append(peer)
+
+
+class Inbox:
+    """Frames by lane and peer; of each lane, one from each peer in turn."""
+
+    def __init__(self, n: int, rules: Mapping[Lane, LaneRule] = LANE_RULES) -> None:
+        self._lanes = {lane: _LaneQueues(n, rules[lane]) for lane in Lane}
+        self._n = n
+        self._filled = trio.Event()
+
+    def __len__(self) -> int:
+        return sum(map(len, self._lanes.values()))
+
+    @property
+    def dropped(self) -> list[int]:
+        """Frames dropped so far, by peer."""
+        return [
+            sum(queues.dropped[peer] for queues in self._lanes.values()) for peer in range(self._n)
+        ]
+
+    def waiting(self, lane: Lane) -> tuple[int, int, int]:
+        """Return the frames and bytes that wait in a lane, and how many it has dropped."""
+        queues = self._lanes[lane]
+        return len(queues), sum(map(queues.bytes_of, range(self._n))), sum(queues.dropped)
+
+    def put(self, peer: int, frame: bytes) -> bool:
+        """Queue a frame of `peer`; False when its lane is full and the frame is dropped."""
+        self._filled.set()
+        return self._lanes[lane_of(frame)].put(peer, frame)
+
+    def take(self, frames_max: int = TURN_FRAMES_MAX) -> list[tuple[int, bytes]]:
+        """Return what a turn of the node takes, with the peers; the first lanes come first."""
+        taken: list[tuple[int, bytes]] = []
+        for queues in self._lanes.values():
+            queues.take(taken, frames_max - len(taken))
         return taken
 
     async def wait(self) -> None:
         """Return when there is a frame to take."""
-        while not self._turns:
+        while not len(self):
             self._filled = trio.Event()
             await self._filled.wait()

@@ -1,28 +1,24 @@
-"""One peer's outbound stream: a bounded queue, many frames to a write, redialled for ever.
+"""One peer's outbound stream: bounded lanes, many frames to a write, redialled for ever.
 
-A full queue drops the newest frame. What was queued first is a prefix of what the peer lacks, so
-it is of use as it comes (logs and chains are hash-linked); and whatever was dropped the core
-sends or fetches again: the next frames show the peer its gap, the next connection shows us ours.
+Whatever a full lane drops the core sends or fetches again: the next frames show the peer its gap,
+the next connection shows us ours.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import trio
 
 from p2p.errors import LinkBroken
-from p2p.framing import FRAME_MAX, HEARTBEAT, LENGTH_BYTES, pack
+from p2p.framing import FRAME_MAX, HEADER_BYTES, HEARTBEAT
+from p2p.lanes import Lane, lane_of
+from p2p.outbox import Outbox
 
-QUEUE_BYTES_MAX: Final = 8 << 20
-"""Waiting for one peer; larger than the largest frame, so that one fits into an empty queue."""
-WRITE_BYTES_MAX: Final = 256 << 10
-"""Bytes to one write: a write costs libp2p about 90 us, whatever its size."""
 WRITE_TIMEOUT_S: Final = 4.0
 """Below the 5 s after which yamux gives up a stream by itself, in the middle of a frame."""
 HEARTBEAT_S: Final = 1.0
@@ -31,6 +27,8 @@ HOLD_S: Final = 2.0
 DIAL_TIMEOUT_S: Final = 6.0
 REDIAL_FIRST_S: Final = 0.1
 REDIAL_MAX_S: Final = 3.0
+STEADY_S: Final = 5.0
+"""A stream that ends sooner makes the next dial wait longer, up to REDIAL_MAX_S."""
 GIVE_WAY_S: Final = 1.0
 """Two peers that dial at once would make two connections: the higher index waits this long."""
 CLOSE_TIMEOUT_S: Final = 1.0
@@ -62,6 +60,15 @@ class Network(Protocol):
         """Cut all connections to `peer` without a word to it; never fails."""
 
 
+@dataclass(frozen=True, slots=True)
+class LaneStats:
+    """One lane of one peer now, and its drops since the start. Units: frames, bytes."""
+
+    queued_frames: int
+    queued_bytes: int
+    dropped_out: int
+
+
 @dataclass(slots=True)
 class PeerStats:
     """What happened on the way to and from one peer since the start. Units: frames, bytes."""
@@ -73,11 +80,13 @@ class PeerStats:
     sent_bytes: int = 0
     dropped_out: int = 0
     queued_bytes: int = 0
+    lanes: dict[Lane, LaneStats] = field(default_factory=dict)
     received_frames: int = 0
     received_bytes: int = 0
     dropped_in: int = 0
     malformed: int = 0
     silences: int = 0
+    stalls: int = 0
     handler_errors: int = 0
 
     @property
@@ -104,31 +113,36 @@ class Link:
         self._gives_way = gives_way
         self._on_up = on_up
         self._on_down = on_down
-        self._queue: deque[bytes] = deque()  # Packed: length, then frame.
+        self._outbox = Outbox()
+        self._refused = 0  # Frames dropped because the link was down.
         self._work = trio.Event()
         self._poked = trio.Event()
         self._down_since = math.inf  # Counts from `run` on.
         self._penalty_until = -math.inf
 
-    def send(self, frame: bytes) -> bool:
-        """Queue a frame; False when it was dropped. Never waits."""
+    def send(self, frame: bytes, lane: Lane | None = None) -> bool:
+        """Queue a frame in its lane (by its kind); False when it was dropped. Never waits."""
         assert 0 < len(frame) <= FRAME_MAX, len(frame)
-        return self.send_packed(pack(frame))
-
-    def send_packed(self, packed: bytes) -> bool:
-        """Queue a frame that `pack` made; so a broadcast packs once."""
-        stats = self.stats
-        if not stats.connected and trio.current_time() - self._down_since > HOLD_S:
+        if not self.stats.connected and trio.current_time() - self._down_since > HOLD_S:
             self._discard()
-            stats.dropped_out += 1
+            self._refused += 1
+            self._note_queue()
             return False
-        if stats.queued_bytes + len(packed) > QUEUE_BYTES_MAX:
-            stats.dropped_out += 1
-            return False
-        self._queue.append(packed)
-        stats.queued_bytes += len(packed)
+        kept = self._outbox.put(frame, lane_of(frame) if lane is None else lane)
+        self._note_queue()
         self._work.set()
-        return True
+        return kept
+
+    def _note_queue(self) -> None:
+        self.stats.queued_bytes = self._outbox.size
+        self.stats.dropped_out = self._refused + sum(map(self._outbox.dropped, Lane))
+
+    def lane_stats(self) -> dict[Lane, LaneStats]:
+        """Return what waits in each lane."""
+        return {
+            lane: LaneStats(*self._outbox.waiting(lane), self._outbox.dropped(lane))
+            for lane in Lane
+        }
 
     def poke(self) -> None:
         """Dial now: the peer has just shown that it is there."""
@@ -147,7 +161,7 @@ class Link:
     async def run(self) -> None:
         """Keep the stream up until cancelled."""
         self._down_since = trio.current_time()
-        delay = REDIAL_FIRST_S
+        delay = again = REDIAL_FIRST_S
         while True:
             await trio.sleep(max(0.0, self._penalty_until - trio.current_time()))
             self._poked = trio.Event()
@@ -157,8 +171,13 @@ class Link:
                 delay = min(delay * 2, REDIAL_MAX_S)
             else:
                 delay = REDIAL_FIRST_S
+                since = trio.current_time()
                 await self._serve(stream)
-                await trio.sleep(delay)  # A peer that cuts at once must not make a busy loop.
+                # A peer that cuts, or never reads, must not make a busy loop.
+                if trio.current_time() - since >= STEADY_S:
+                    again = REDIAL_FIRST_S
+                await self._pause(again)
+                again = min(again * 2, REDIAL_MAX_S)
 
     async def _dial(self, patient: bool) -> Stream | None:
         if self._gives_way and patient and not self._network.connected(self._peer):
@@ -196,52 +215,42 @@ class Link:
             self._on_down(self._peer)
 
     async def _write_all(self, stream: Stream) -> None:
-        """Return when the stream breaks; what may not have left is queued again, in its place."""
+        """Return when the stream breaks; what may not have left is sent again, in its place."""
+        outbox = self._outbox
         while True:
-            if not self._queue:
+            if not len(outbox):
                 self._work = trio.Event()
                 with trio.move_on_after(HEARTBEAT_S):
                     await self._work.wait()
-            taken = self._take()
+            blob = outbox.take()
             left = False
             try:
-                await self._write(stream, b"".join(taken) or HEARTBEAT)
+                await self._write(stream, blob or HEARTBEAT)
                 left = True
             except LinkBroken:
                 return
             finally:  # Also when the stream's end cancels the write.
-                if not left and not self.punished:
-                    self._queue.extendleft(reversed(taken))
-                    self.stats.queued_bytes += sum(map(len, taken))
-            self.stats.sent_frames += len(taken)
-            self.stats.sent_bytes += sum(map(len, taken))
-
-    def _take(self) -> list[bytes]:
-        taken: list[bytes] = []
-        size = 0
-        while self._queue and size < WRITE_BYTES_MAX:
-            taken.append(self._queue.popleft())
-            size += len(taken[-1])
-        self.stats.queued_bytes -= size
-        return taken
+                if left:
+                    self.stats.sent_frames += outbox.done()
+                    self.stats.sent_bytes += len(blob)
+                else:
+                    outbox.undo()
+                self._note_queue()
 
     async def _write(self, stream: Stream, blob: bytes) -> None:
-        """Write in pieces, each with its own time limit: a slow link may carry a large frame."""
-        for start in range(0, len(blob), WRITE_BYTES_MAX):
-            with trio.move_on_after(WRITE_TIMEOUT_S) as scope:
-                await stream.write(blob[start : start + WRITE_BYTES_MAX])
-            if scope.cancelled_caught:
-                await self._network.abort(self._peer)
-                raise LinkBroken("the peer does not read")
+        with trio.move_on_after(WRITE_TIMEOUT_S) as scope:
+            await stream.write(blob)
+        if scope.cancelled_caught:
+            await self._network.abort(self._peer)
+            raise LinkBroken("the peer does not read")
 
     def _discard(self) -> None:
-        self.stats.dropped_out += len(self._queue)
-        self.stats.queued_bytes = 0
-        self._queue.clear()
+        self._outbox.clear()
+        self._note_queue()
 
 
 async def _watch_end(stream: Stream, scope: trio.CancelScope) -> None:
     """End the link when the peer ends the stream; it has nothing to say on ours."""
     with suppress(LinkBroken):
-        await stream.read(LENGTH_BYTES)
+        await stream.read(HEADER_BYTES)
     scope.cancel()

@@ -7,6 +7,7 @@ and say whether there was room. Source: ARCHITECTURE.md, "Transport".
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 import trio
 
 from p2p.errors import HostCrashed, HostError, LinkBroken
-from p2p.framing import FRAME_MAX, FrameParser, MalformedFrame, pack
+from p2p.framing import FRAME_MAX, FrameParser, MalformedFrame
+from p2p.lanes import lane_of
 from p2p.link import Link, Network, PeerStats, Stream
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 READ_BYTES: Final = 64 << 10
 SILENCE_MAX_S: Final = 5.0
 """Heartbeats come every second: a peer silent for longer is frozen or gone (yamux never asks)."""
+FRAME_MAX_S: Final = 30.0
+"""From the first byte of a frame to its last: who drips longer is cut off."""
 WATCH_S: Final = 1.0
 TURN_FRAMES_MAX: Final = 256
 """Frames of one peer handled before other tasks get their turn."""
@@ -59,6 +63,23 @@ class NetworkFactory(Protocol):
 
 def _ignore(*_: object) -> None:
     """Stand in for a callback that nobody gave."""
+
+
+class _Begun:
+    """Since when each of a stream's unfinished frames and pieces has been unfinished."""
+
+    def __init__(self) -> None:
+        self._since: dict[tuple[int, int], float] = {}
+
+    def note(self, numbers: Sequence[int], now: float) -> None:
+        """Take what `FrameParser.unfinished` says."""
+        begun = [(place, number) for place, number in enumerate(numbers) if number]
+        self._since = {each: self._since.get(each, now) for each in begun}
+
+    @property
+    def oldest_s(self) -> float:
+        """When the oldest began."""
+        return min(self._since.values(), default=math.inf)
 
 
 class Transport:
@@ -98,6 +119,7 @@ class Transport:
         self._links = {i: Link(i, self, i < index, on_up, on_down) for i in others}
         self._readers: dict[int, trio.CancelScope] = {}
         self._heard: dict[int, float] = {}
+        self._begun: dict[int, _Begun] = {}
         self._penalties: dict[int, tuple[int, float]] = {}
         self.crashes = 0
 
@@ -144,8 +166,8 @@ class Transport:
     def broadcast(self, frame: bytes) -> int:
         """Queue a frame for all other replicas, and return for how many there was room."""
         assert 0 < len(frame) <= FRAME_MAX, len(frame)
-        packed = pack(frame)
-        return sum(link.send_packed(packed) for link in self._links.values())
+        lane = lane_of(frame)
+        return sum(link.send(frame, lane) for link in self._links.values())
 
     def drop(self, peer: int, why: str) -> None:
         """Cut off a peer that misbehaves, and take it back after a delay that grows each time."""
@@ -162,7 +184,9 @@ class Transport:
 
     def stats(self) -> dict[int, PeerStats]:
         """Return what happened with each peer so far."""
-        return {peer: replace(link.stats) for peer, link in self._links.items()}
+        return {
+            peer: replace(link.stats, lanes=link.lane_stats()) for peer, link in self._links.items()
+        }
 
     # What the links need: the host that runs now.
 
@@ -206,9 +230,11 @@ class Transport:
                 if self._readers.get(peer) is scope:
                     del self._readers[peer]
                     self._heard.pop(peer, None)
+                    self._begun.pop(peer, None)
 
     async def _read(self, peer: int, stream: Stream) -> None:
         parser = FrameParser()
+        begun = self._begun[peer] = _Begun()
         stats = self._links[peer].stats
         self._heard[peer] = trio.current_time()
         while True:
@@ -221,6 +247,7 @@ class Transport:
                     stats.dropped_in += 1
                 if count % TURN_FRAMES_MAX == 0:
                     await trio.lowlevel.checkpoint()
+            begun.note(parser.unfinished(), self._heard[peer])
 
     def _handed_on(self, peer: int, frame: bytes) -> bool:
         """Hand a frame to the node; an error there is ours, and no reason to lose the link."""
@@ -232,7 +259,7 @@ class Transport:
             return False
 
     async def _watch(self) -> None:
-        """Cut connections whose other side is frozen: nothing else would ever notice."""
+        """Cut connections whose other side is frozen or drips: nothing else would notice."""
         while True:
             await trio.sleep(WATCH_S)
             now = trio.current_time()
@@ -242,3 +269,8 @@ class Transport:
                     self._links[peer].stats.silences += 1
                     _log.info("replica %d is silent: cutting its connection", peer)
                     await self.abort(peer)
+            for peer, begun in list(self._begun.items()):
+                if now - begun.oldest_s > FRAME_MAX_S:
+                    del self._begun[peer]
+                    self._links[peer].stats.stalls += 1
+                    self.drop(peer, "a frame without end")

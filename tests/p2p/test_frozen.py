@@ -13,7 +13,8 @@ from functools import partial
 
 import trio
 
-from p2p.link import HOLD_S, QUEUE_BYTES_MAX, REDIAL_MAX_S
+from p2p.lanes import LANE_RULES
+from p2p.link import HOLD_S, REDIAL_MAX_S
 from p2p.transport import SILENCE_MAX_S, WATCH_S, Peer
 from tests.p2p.mesh import Replica, mesh
 
@@ -71,7 +72,9 @@ async def test_a_frozen_replica_costs_bounded_memory() -> None:
                     for _ in range(10):
                         sent += 1
                         dropped += not one.transport.send(2, bytes(100_000))
-                    assert one.transport.stats()[2].queued_bytes <= QUEUE_BYTES_MAX
+                    assert one.transport.stats()[2].queued_bytes <= sum(
+                        rule.bytes_max for rule in LANE_RULES.values()
+                    )
                     await trio.sleep(0.05)
             assert one.transport.stats()[2].dropped_out >= dropped > 0
             await trio.sleep(HOLD_S + 0.1)

@@ -200,7 +200,7 @@ async def test_an_exception_in_a_handler_stops_one_stream() -> None:
     [
         pytest.param(struct.pack(">I", FRAME_MAX + 1), "at most", id="oversize"),
         pytest.param(pack(b"\x63unknown"), "unknown channel 99", id="channel"),
-        pytest.param(b"\xff" * 100, "at most", id="garbage"),
+        pytest.param(b"\xff" * 100, "unknown lane 7", id="garbage"),
     ],
 )
 async def test_malformed_frames_cost_the_connection(data: bytes, why: str) -> None:

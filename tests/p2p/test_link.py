@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -11,19 +12,22 @@ import trio
 import trio.testing
 from trio.testing import MockClock as Clock
 
-from p2p import link as link_module
-from p2p.framing import FRAME_MAX, HEARTBEAT, FrameParser, pack
+from p2p.framing import CONSENSUS, FRAME_MAX, HEARTBEAT, FrameParser, frame, pack
+from p2p.lanes import LANE_RULES, Lane
 from p2p.link import (
     GIVE_WAY_S,
     HEARTBEAT_S,
     HOLD_S,
-    QUEUE_BYTES_MAX,
     REDIAL_MAX_S,
-    WRITE_BYTES_MAX,
+    STEADY_S,
     WRITE_TIMEOUT_S,
     Link,
 )
+from p2p.outbox import WRITE_BYTES_MAX, WRITE_BYTES_TARGET
 from tests.p2p.fakes import FakeNetwork, FakeStream
+
+LOG = b"\x9a\xa5batch"
+BULK_BYTES_MAX = LANE_RULES[Lane.BULK].bytes_max
 
 
 class Bench:
@@ -58,7 +62,7 @@ class Bench:
 
 async def test_frames_arrive_in_order_and_joined(autojump_clock: Clock) -> None:
     bench = Bench()
-    frames = [b"\0" + i.to_bytes(2, "big") for i in range(1000)]
+    frames = [frame(CONSENSUS, LOG + i.to_bytes(2, "big")) for i in range(1000)]
     async with bench.running():
         assert all(bench.link.send(frame) for frame in frames)
         await trio.sleep(0.01)
@@ -78,9 +82,10 @@ async def test_no_write_is_larger_than_its_bound(autojump_clock: Clock) -> None:
         await trio.sleep(0.01)
         assert max(map(len, bench.stream.writes)) <= WRITE_BYTES_MAX
         assert bench.received() == [bytes(FRAME_MAX), b"\0after"]
+        assert min(map(len, bench.stream.writes[:-1])) >= WRITE_BYTES_TARGET
 
 
-async def test_a_full_queue_drops_the_newest_and_counts_it(autojump_clock: Clock) -> None:
+async def test_a_full_lane_of_answers_drops_the_newest_and_counts_it(autojump_clock: Clock) -> None:
     """What is kept is a prefix: the peer misses nothing in the middle."""
     bench = Bench()
     bench.network.stuck = True
@@ -88,22 +93,45 @@ async def test_a_full_queue_drops_the_newest_and_counts_it(autojump_clock: Clock
     async with bench.running():
         kept = [frame for frame in frames if bench.link.send(frame)]
         assert frames[: len(kept)] == kept
-        assert bench.link.stats.queued_bytes <= QUEUE_BYTES_MAX
+        assert bench.link.stats.queued_bytes <= BULK_BYTES_MAX
         assert bench.link.stats.dropped_out == len(frames) - len(kept) > 0
-        room = QUEUE_BYTES_MAX - bench.link.stats.queued_bytes
+        room = BULK_BYTES_MAX - bench.link.stats.queued_bytes
         assert not bench.link.send(bytes(60_000))
-        assert bench.link.send(bytes(room - 4))  # A smaller one may still fit.
+        assert bench.link.send(bytes(room))  # A smaller one may still fit.
 
 
-async def test_the_queue_bound_is_what_bounds_it(
+async def test_the_lanes_bounds_are_what_bounds_them(
     autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(link_module, "QUEUE_BYTES_MAX", 1 << 40)
+    monkeypatch.setitem(LANE_RULES, Lane.BULK, replace(LANE_RULES[Lane.BULK], bytes_max=1 << 40))
     bench = Bench()
     bench.network.stuck = True
     async with bench.running():
         assert all(bench.link.send(bytes(1 << 20)) for _ in range(20))
-        assert bench.link.stats.queued_bytes > QUEUE_BYTES_MAX
+        assert bench.link.stats.queued_bytes > BULK_BYTES_MAX
+
+
+async def test_a_peer_that_never_reads_is_dialled_less_and_less(autojump_clock: Clock) -> None:
+    bench = Bench()
+    bench.network.stuck = True
+    async with bench.running():
+        for _ in range(600):
+            bench.link.send(bytes(200_000))
+            await trio.sleep(0.5)
+        assert bench.link.stats.queued_bytes <= BULK_BYTES_MAX
+        gaps = [b - a for a, b in pairwise(bench.network.dials)]
+        assert gaps[0] < WRITE_TIMEOUT_S + 0.5
+        assert min(gaps[8:]) >= WRITE_TIMEOUT_S + REDIAL_MAX_S - 0.1
+
+
+async def test_a_steady_link_that_breaks_is_dialled_again_at_once(autojump_clock: Clock) -> None:
+    bench = Bench()
+    async with bench.running():
+        for _ in range(5):
+            await trio.sleep(STEADY_S + 1)
+            bench.stream.end()
+            await trio.sleep(0.3)
+            assert bench.link.stats.connected
 
 
 async def test_a_quiet_link_sends_heartbeats(autojump_clock: Clock) -> None:

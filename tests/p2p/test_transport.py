@@ -11,8 +11,9 @@ import trio.testing
 from trio.testing import MockClock as Clock
 
 from p2p.errors import HostCrashed, PortInUse
-from p2p.framing import HEARTBEAT, pack
+from p2p.framing import HEARTBEAT, pack, piece
 from p2p.transport import (
+    FRAME_MAX_S,
     PENALTY_FIRST_S,
     PENALTY_FORGOTTEN_S,
     PENALTY_MAX_S,
@@ -79,11 +80,11 @@ async def _settle() -> None:
 async def test_a_broadcast_reaches_all_others(autojump_clock: Clock) -> None:
     bench = Bench()
     async with bench.running():
-        assert bench.transport.broadcast(b"\0all") == 2
-        assert bench.transport.send(2, b"\0one")
+        assert bench.transport.broadcast(b"\1all") == 2
+        assert bench.transport.send(2, b"\1one")
         await trio.sleep(0.1)
         written = sorted(stream.written for stream in bench.network.streams)
-        assert written == sorted([pack(b"\0all"), pack(b"\0all") + pack(b"\0one")])
+        assert written == sorted([pack(b"\1all"), pack(b"\1all") + pack(b"\1one")])
 
 
 async def test_frames_come_with_their_peer(autojump_clock: Clock) -> None:
@@ -224,3 +225,32 @@ async def test_other_errors_are_not_hidden(autojump_clock: Clock) -> None:
     with pytest.raises(BaseExceptionGroup) as caught:
         await bench.transport.run()
     assert caught.group_contains(ZeroDivisionError)
+
+
+async def test_a_frame_that_drips_is_cut_off_in_time(autojump_clock: Clock) -> None:
+    """One byte a second keeps a peer from being silent; a frame must end all the same."""
+    bench = Bench()
+    async with bench.running():
+        drip, steady = await bench.inbound(1), await bench.inbound(2)
+        data = pack(bytes(1_000))
+        for second in range(int(FRAME_MAX_S) + 3):
+            drip.feed(data[second : second + 1])
+            # The other one always has a frame begun too, but each of them ends.
+            steady.feed(piece(3, b"\0x", False) if second % 2 else piece(3, b"\0", True))
+            steady.feed(HEARTBEAT)
+            await trio.sleep(1)
+        stats = bench.transport.stats()
+        assert (stats[1].stalls, stats[2].stalls) == (1, 0)
+        assert not bench.network.admits(1) or stats[1].malformed == 0
+        assert bench.network.aborted == [1]
+
+
+async def test_a_drip_between_votes_is_cut_off_too(autojump_clock: Clock) -> None:
+    bench = Bench()
+    async with bench.running():
+        drip = await bench.inbound(1)
+        for _ in range(int(FRAME_MAX_S) + 3):
+            drip.feed(piece(3, b"\0", True) + pack(b"\1vote"))
+            await trio.sleep(1)
+        assert bench.transport.stats()[1].stalls == 1
+        assert len(bench.frames) > 20
