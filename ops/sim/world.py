@@ -114,6 +114,7 @@ class World:
             sender_of=self.clients.sender_of,
             genesis_digest=self._genesis_digest,
             twin=lambda: self._twin(me),
+            submit=lambda to, event, after_us: self.loop.after(after_us, self._offer, to, event),
         )
         skew_ms = plan.skews_ms[me] if plan.skews_ms else 0
         return Host(

@@ -35,6 +35,7 @@ from ops.sim.liars.rounds import (
     Twin,
     TwoVoter,
 )
+from ops.sim.liars.traders import Cycler, Expirer, Planter
 
 _ALL: tuple[type[Liar], ...] = (
     Mute,
@@ -66,6 +67,9 @@ _ALL: tuple[type[Liar], ...] = (
     Echoer,
     Forger,
     Babbler,
+    Cycler,
+    Planter,
+    Expirer,
 )
 
 LIARS = MappingProxyType({kind.name: kind for kind in _ALL})

@@ -13,7 +13,7 @@ from consensus.command import CommandId
 from consensus.committee import Committee, Parameters
 from consensus.crypto import ReplicaSigner
 from consensus.digest import Digest
-from consensus.effects import Broadcast, Effect, Input, Persist, Send
+from consensus.effects import Broadcast, Effect, Input, Persist, Send, Submitted
 from consensus.guard import Guard
 from consensus.messages import (
     TAG_BATCH,
@@ -64,6 +64,8 @@ class Desk:
     genesis_digest: Digest
     twin: Callable[[], tuple[Replica, Callable[[Persist], None]]]
     """Makes a second replica with the same key, and the disk that it persists to."""
+    submit: Callable[[int, Submitted, int], None] = lambda *_: None
+    """Has a command arrive at a replica's door after so many microseconds."""
 
     @property
     def peers(self) -> tuple[int, ...]:
