@@ -19,6 +19,7 @@ from consensus.messages import (
     FETCH_BLOCKS_MAX,
     FETCH_IDS_MAX,
     QC,
+    STATE_NAMES_MAX,
     TAG_BATCH,
     TAG_BLOCK,
     TAG_COMMIT,
@@ -40,6 +41,7 @@ from consensus.messages import (
     GetChain,
     GetHandover,
     GetLast,
+    GetState,
     Handover,
     HandoverVote,
     Head,
@@ -47,8 +49,10 @@ from consensus.messages import (
     LogBatch,
     Message,
     Proposal,
+    Pruned,
     RoundInfo,
     RoundTC,
+    StateObjects,
     Timeout,
     Vote,
     batch_digest,
@@ -59,6 +63,7 @@ from consensus.messages import (
     timeout_digest,
     vote_digest,
 )
+from consensus.snapshot import NAME_BYTES, OBJECT_BYTES_MAX
 
 ROUND_MAX = 1 << 62
 VERIFIED_MAX = 65_536
@@ -110,12 +115,14 @@ class Admission:
     def _check(self, peer: int, message: Message) -> None:
         match message:
             case LogBatch():
+                self._epoch(message.epoch)
                 if message.author != peer:
                     raise Refused("batch pushed by another than its author")
                 self._batch(message)
             case Proposal():
                 self._statement(message)
             case Vote() | CommitVote():
+                self._epoch(message.epoch)
                 if message.voter != peer:
                     raise Refused("vote sent by another than its voter")
                 self._statement(message)
@@ -151,6 +158,8 @@ class Admission:
                 self._number(nonce)
             case Last():
                 self._last(message)
+            case GetState() | StateObjects() | Pruned():
+                self._state(message)
             case GetBatches() | GetBodies() | GetBlock() | GetChain() | GetHandover():
                 self._question(message)
 
@@ -185,6 +194,21 @@ class Admission:
                 self._own(said.voter, said.voter, said.epoch, said.round)
                 covered = commit_digest(said.round, said.block)
                 self._signature(said.voter, TAG_COMMIT, covered, said.signature)
+
+    def _state(self, message: GetState | StateObjects | Pruned) -> None:
+        match message:
+            case GetState(nonce, names):
+                self._number(nonce)
+                self._at_most(len(names), STATE_NAMES_MAX)
+                if any(len(name) != NAME_BYTES for name in names):
+                    raise Refused("name of another length")
+            case StateObjects(nonce, objects):
+                self._number(nonce)
+                self._at_most(len(objects), STATE_NAMES_MAX)
+                if any(len(object_) > OBJECT_BYTES_MAX for object_ in objects):
+                    raise Refused("object too large")
+            case Pruned(from_height):
+                self._number(from_height)
 
     def _question(
         self, question: GetBatches | GetBodies | GetBlock | GetChain | GetHandover
@@ -230,9 +254,9 @@ class Admission:
 
     def _own(self, peer: int, voter: int, epoch: int, round_: int) -> None:
         """Votes and timeouts come from their voter itself, in this epoch."""
+        self._epoch(epoch)  # First: in another epoch the same peer has another index.
         if voter != peer:
             raise Refused("vote sent by another than its voter")
-        self._epoch(epoch)
         self._number(round_)
         if round_ == 0:
             raise Refused("vote in the genesis' round")

@@ -31,7 +31,7 @@ from consensus.ownlog import OwnLog
 from consensus.safety import Safety
 from consensus.sequencer import OrderedBlock, Sequencer
 from consensus.shelf import Shelf
-from consensus.snapshot import Tree
+from consensus.snapshot import TABLE_STATE, Tree
 
 TABLE_SAFETY = "safety"
 TABLE_BLOCKS = "blocks"
@@ -45,6 +45,7 @@ TABLE_EPOCHS = "epochs"
 
 KEY_SAFETY = b"record"
 KEY_OWN_HEAD = b"own-head"
+KEY_FLOOR = b"floor"
 KEY_SILENCE = b"silence"
 
 EPOCH_TAIL = 64
@@ -105,6 +106,12 @@ class Executor(Protocol):
     def successor(self) -> Successor | None: ...
 
     def begin_epoch(self, n: int, f: int) -> None: ...
+
+
+def chain_floor(reader: Reader) -> int:
+    """Return the lowest height from which on the committed blocks are on disk without a gap."""
+    raw = reader.get(TABLE_STATE, KEY_FLOOR)
+    return int.from_bytes(raw, "big") if raw is not None else 1
 
 
 def height_key(height: int) -> bytes:
@@ -170,6 +177,7 @@ class Context:
         and the own log is learned from others like any other."""
         self.counters: dict[str, int] = {}
         self.executed_digests: dict[int, Digest] = {}
+        self.chain_floor = chain_floor(reader)
         self.executed_parts: dict[int, PartDigests] = {}
         self.loopback: deque[Message] = deque()
         self._out: list[Effect] = []
@@ -234,6 +242,10 @@ class Context:
         if peer != self.me:
             self.count("blame")
             self._out.append(Blame(peer, why))
+
+    def say(self, effect: Effect) -> None:
+        """Tell the driver something that no other method here does."""
+        self._out.append(effect)
 
     def halt(self, why: str, dump: bytes, kind: str = "unsafe") -> None:
         self._out.append(Halt(why, dump, kind))

@@ -72,7 +72,26 @@ class L1Observed(Struct, frozen=True, gc=False):
     hash: bytes
 
 
-Input = Start | Received | Connected | Submitted | TimerFired | PricesObserved | L1Observed
+class StateAccepted(Struct, frozen=True, gc=False):
+    """The chain accepted, in a final block, a checkpoint of block `height` whose state is `root`.
+
+    This comes from the contract, never from peers alone: a replica far behind starts from it.
+    """
+
+    height: int
+    root: bytes
+
+
+Input = (
+    Start
+    | Received
+    | Connected
+    | Submitted
+    | TimerFired
+    | PricesObserved
+    | L1Observed
+    | StateAccepted
+)
 
 
 class Write(Struct, frozen=True, gc=False):
@@ -154,4 +173,11 @@ class Halt(Struct, frozen=True, gc=False):
     kind: str = "unsafe"
 
 
-Effect = Persist | Send | Broadcast | SetTimer | Reply | Blame | Halt | EpochBegan
+class Installed(Struct, frozen=True, gc=False):
+    """The replicated state is now that of block `height`, taken over from peers: what was
+    executed before it was not executed here."""
+
+    height: int
+
+
+Effect = Persist | Send | Broadcast | SetTimer | Reply | Blame | Halt | Installed | EpochBegan

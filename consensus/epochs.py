@@ -37,7 +37,10 @@ from consensus.messages import (
     GetBodies,
     GetChain,
     GetHandover,
+    GetState,
     Message,
+    Pruned,
+    StateObjects,
 )
 from consensus.recovery import Base, Opened, open_context, open_epoch, snapshot_height
 from consensus.replica import Replica
@@ -45,8 +48,8 @@ from consensus.replica import Replica
 STRAY_INTERVAL_MS = 50
 """A peer in another epoch is answered at most this often."""
 
-Question = GetBatches | GetBlock | GetBodies | GetChain | GetHandover
-Answer = Batches | Blocks | Bodies | Chain | EpochEnded
+Question = GetBatches | GetBlock | GetBodies | GetChain | GetHandover | GetState
+Answer = Batches | Blocks | Bodies | Chain | EpochEnded | StateObjects | Pruned
 
 
 def begin_epoch(old: Context, record: EpochRecord, key: bytes) -> tuple[Opened, list[CommandId]]:

@@ -20,6 +20,7 @@ INBOX_MESSAGE_BYTES_MAX = 512
 FETCH_IDS_MAX = 256
 FETCH_BATCHES_MAX = 64
 FETCH_BLOCKS_MAX = 32
+STATE_NAMES_MAX = 256
 
 
 class Observation(Struct, frozen=True, array_like=True):
@@ -267,6 +268,29 @@ class Chain(Struct, frozen=True, array_like=True, tag="chain"):
     child_qc: QC | None
 
 
+class GetState(Struct, frozen=True, array_like=True, tag="get_state"):
+    """Asks for the objects of state with these names; `nonce` tells answers apart."""
+
+    nonce: int
+    names: tuple[bytes, ...]
+
+
+class StateObjects(Struct, frozen=True, array_like=True, tag="state_objects"):
+    """What stands for the first so many names of a question, in their order.
+
+    An empty one is not here: the sender keeps no snapshot that holds it.
+    """
+
+    nonce: int
+    objects: tuple[bytes, ...]
+
+
+class Pruned(Struct, frozen=True, array_like=True, tag="pruned"):
+    """The answer to a question for what is too old: the sender's blocks begin at `from_height`."""
+
+    from_height: int
+
+
 class GetLast(Struct, frozen=True, array_like=True, tag="get_last"):
     """Asks, before the first signature after a start, what the sender's key signed last.
 
@@ -346,6 +370,9 @@ Message = (
     | Blocks
     | GetChain
     | Chain
+    | GetState
+    | StateObjects
+    | Pruned
     | GetLast
     | Last
     | HandoverVote

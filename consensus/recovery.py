@@ -28,6 +28,7 @@ from consensus.context import (
     Executor,
     Reader,
     batch_key,
+    chain_floor,
     height_key,
     log_key,
 )
@@ -184,7 +185,8 @@ def _must(value: bytes | None, what: str) -> bytes:
 def _recent_blocks(reader: Reader, height: int, genesis: Block) -> list[Block]:
     first = genesis.height
     recent: list[Block] = [genesis] if height < first + RECENT_MAX else []
-    for h in range(max(first + 1, height - RECENT_MAX + 1), height + 1):
+    lowest = max(first + 1, height - RECENT_MAX + 1, chain_floor(reader))
+    for h in range(min(lowest, height), height + 1):
         recent.append(_block_at(reader, h))
     return recent
 

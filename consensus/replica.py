@@ -17,10 +17,12 @@ from consensus.effects import (
     Connected,
     Effect,
     Input,
+    Installed,
     L1Observed,
     PricesObserved,
     Received,
     Start,
+    StateAccepted,
     Submitted,
     TimerFired,
 )
@@ -46,14 +48,17 @@ from consensus.messages import (
     GetChain,
     GetHandover,
     GetLast,
+    GetState,
     Handover,
     HandoverVote,
     Last,
     LogBatch,
     Message,
     Proposal,
+    Pruned,
     RoundInfo,
     RoundTC,
+    StateObjects,
     Timeout,
     Vote,
     block_digest,
@@ -62,12 +67,19 @@ from consensus.recovery import Opened, open_context
 from consensus.rounds import TIMER as ROUND_TIMER
 from consensus.rounds import Rounds
 from consensus.serve import Library
+from consensus.statesync import TIMER as STATE_TIMER
+from consensus.statesync import StateSync
 from consensus.voting import Voting
 
 SYNC_GAP = 8
 """A replica this many blocks behind a peer asks for the committed chain, not block by block."""
+OBSERVE_MS = 100
+"""A node that is in no committee asks for new blocks this long after the last ones came."""
 WAKES_MAX = 256
 """Times that a step may go round its own consequences; more is a fault of ours."""
+
+
+Question = GetBatches | GetBodies | GetBlock | GetChain | GetHandover | GetState
 
 
 class Replica:
@@ -105,6 +117,7 @@ class Replica:
         self.voting = Voting(self.ctx, self._fetcher, self._committer, self.rounds)
         self.keeper = LogKeeper(self.ctx, self._fetcher, self._evidence)
         self.handing = Handing(self.ctx, self._committer)
+        self.states = StateSync(self.ctx)
         self._library = Library(self.ctx)
         self._peer_heights = [0] * committee.n
         self._others = tuple(i for i in range(committee.n) if i != me)
@@ -141,6 +154,9 @@ class Replica:
         """Take one input at `now_ms` (wall clock, milliseconds) and return what to do, in order."""
         if self.halted or self.ended is not None:
             return []
+        if self.states.installed is not None and event != TimerFired(STATE_TIMER):
+            # The disk holds another state than the memory now.
+            return []
         ctx = self.ctx
         ctx.now_ms = max(ctx.now_ms, now_ms)
         match event:
@@ -162,13 +178,36 @@ class Replica:
                 self.keeper.on_prices(event)
             case L1Observed():
                 self.keeper.on_inbox(event)
+            case StateAccepted(height, root):
+                self.states.on_accepted(height, root)
             case _:
                 assert_never(event)
         self._wake()
-        ctx.shelf.work(ctx)
-        return ctx.effects()
+        self.ctx.shelf.work(self.ctx)
+        return self.ctx.effects()
+
+    def _reopen(self) -> None:
+        """Go on from the state that was put on disk, as after a restart."""
+        old, heights = self.ctx, self._peer_heights
+        opened = open_context(
+            old.committee,
+            old.parameters,
+            old.me,
+            old.signer,
+            old.reader,
+            old.executor,
+            old.sequencer.time_ms,
+            old.start,
+        )
+        self._assemble(opened)
+        self._peer_heights = heights
+        self.ctx.counters, self.ctx.now_ms = old.counters, old.now_ms
+        self.ctx.count("snapshots_installed")
+        self.ctx.say(Installed(self.height))
+        self._on_start()
 
     def _on_start(self) -> None:
+        self.states.resume()
         free = self.guard.start()
         self.keeper.start()
         self.rounds.start()
@@ -186,10 +225,16 @@ class Replica:
         elif name == ROUND_TIMER:
             self.rounds.on_timer()
             self.handing.repeat(self._others)
+            self._sync()
         elif name == FETCH_TIMER:
             self._fetcher.tick()
         elif name == GUARD_TIMER:
             self.guard.on_timer()
+        elif name == STATE_TIMER:
+            if self.states.installed is not None:
+                self._reopen()
+            else:
+                self.states.on_timer()
         # The propose and vote timers only wake the replica, which every input does.
 
     def _wake(self) -> None:
@@ -198,6 +243,8 @@ class Replica:
         for _ in range(WAKES_MAX):
             while ctx.loopback:
                 self._on_message(ctx.me, ctx.loopback.popleft())
+            if self.states.replaces_chain:
+                return
             moved = self._committer.try_commit()
             if moved:
                 self._after_commit()
@@ -216,6 +263,7 @@ class Replica:
         self.keeper.after_commit(committer.emitted, committer.void)
         committer.emitted.clear()
         committer.void.clear()
+        self.states.leave()
         self._sync()
 
     def _on_message(self, peer: int, message: Message) -> None:
@@ -247,29 +295,31 @@ class Replica:
                 self.handing.on_vote(message)
             case EpochEnded(handover):
                 self.handing.on_certificate(handover)
-            case GetBatches() | GetBodies() | GetBlock() | GetChain() | GetHandover():
+            case GetBatches() | GetBodies() | GetBlock() | GetChain() | GetHandover() | GetState():
                 self._on_question(peer, message)
+            case StateObjects():
+                self.states.on_objects(peer, message)
+            case Pruned():
+                self.states.on_pruned(peer, message)
             case Batches(batches):
                 self._on_batches(peer, batches)
             case Bodies(bodies):
+                self.states.on_bodies(bodies)
                 self.keeper.on_bodies(bodies)
             case Blocks(blocks):
                 self._on_blocks(blocks)
             case Chain():
-                self._on_chain(message)
+                if not self.states.on_chain(message):
+                    self._on_chain(message)
             case _:
                 assert_never(message)
 
-    def _on_question(
-        self, peer: int, question: GetBatches | GetBodies | GetBlock | GetChain | GetHandover
-    ) -> None:
+    def _on_question(self, peer: int, question: Question) -> None:
         answer = self.answer(question)
         if answer is not None:
             self.ctx.send(peer, answer)
 
-    def answer(
-        self, question: GetBatches | GetBodies | GetBlock | GetChain | GetHandover
-    ) -> Message | None:
+    def answer(self, question: Question) -> Message | None:
         """Return what this replica can say to a question, from memory or its disk."""
         match question:
             case GetHandover():
@@ -282,6 +332,8 @@ class Replica:
                 return self._library.blocks(question)
             case GetChain():
                 return self._library.chain(question)
+            case GetState():
+                return self._library.state(question)
             case _:
                 assert_never(question)
 
@@ -300,12 +352,19 @@ class Replica:
 
     def _sync(self) -> None:
         """Ask for committed blocks when peers are far ahead."""
+        if self.states.replaces_chain:
+            return
         height = self.height
         ahead = [p for p, h in enumerate(self._peer_heights) if h > height + SYNC_GAP]
         self.keeper.behind = len(ahead) > self.ctx.committee.f
         if ahead and not self._fetcher.asked_for_chain():
             ahead.sort(key=lambda p: (-self._peer_heights[p], p))
             self._fetcher.want(WantChain(height), ahead, after_ms=0)
+        elif not self.ctx.is_member and not self._fetcher.asked_for_chain():
+            # Nobody sends an observer what is new: it asks whoever is next.
+            others = range(self.ctx.committee.n)
+            first = height % len(others)
+            self._fetcher.want(WantChain(height), others[first:], after_ms=OBSERVE_MS)
 
     def _on_batches(self, peer: int, batches: tuple[LogBatch, ...]) -> None:
         """Take an answer; what is new in it lets us ask for the rest at once. The f+1 answers to

@@ -37,8 +37,11 @@ from consensus.messages import (
     GetBodies,
     GetChain,
     GetHandover,
+    GetState,
     Head,
     LogBatch,
+    Pruned,
+    StateObjects,
     batch_digest,
     block_digest,
 )
@@ -168,9 +171,22 @@ class Library:
         run.reverse()
         return Blocks(tuple(run)) if run else None
 
-    def chain(self, question: GetChain) -> Chain | None:
+    def state(self, question: GetState) -> StateObjects:
+        """Return the named objects of state, an empty one for each that is not here."""
+        found: list[bytes] = []
+        size = 0
+        for name in question.names:
+            if size >= ANSWER_BYTES_MAX:
+                break
+            found.append(self._ctx.shelf.read(name) or b"")
+            size += len(found[-1])
+        return StateObjects(question.nonce, tuple(found))
+
+    def chain(self, question: GetChain) -> Chain | Pruned | None:
         """Return committed blocks from a height, ending with one whose commitment is provable."""
         tip = self._ctx.tree.tip.height
+        if question.from_height < self._ctx.chain_floor:
+            return Pruned(self._ctx.chain_floor)
         last = min(tip, question.from_height + FETCH_BLOCKS_MAX - 1)
         blocks = [self.committed(h) for h in range(max(question.from_height, 1), last + 1)]
         run = [block for block in blocks if block is not None]
@@ -196,6 +212,7 @@ class Library:
 
     def _certificate(self, block: Block, height: int) -> QC | None:
         grandchild = self.committed(height + 1) if height < self._ctx.tree.tip.height else None
-        if grandchild is not None and grandchild.qc.block == block_digest(block):
-            return grandchild.qc
-        return self._ctx.tree.qc(Digest(self._ctx.tree.tip_digest))
+        if grandchild is None:
+            return self._ctx.tree.qc(Digest(self._ctx.tree.tip_digest))
+        # The epoch's last block has no child here that certifies it.
+        return grandchild.qc if grandchild.qc.block == block_digest(block) else None

@@ -61,6 +61,7 @@ class Shelf:
         self._live: dict[Digest, None] | None = None
         """While leftovers of an earlier life are looked for: all names that are none."""
         self._looked_at = TREE_KEY
+        self._is_paused = False
         self.accepted_height = 0
         """Height of the newest checkpoint that is known to be accepted on chain."""
 
@@ -148,9 +149,10 @@ class Shelf:
 
     def work(self, ctx: Context) -> None:
         """Write, drop and delete a little."""
-        self._drop_unneeded()
-        self._look_for_leftovers()
-        if not self._writing and not self._deleting:
+        if not self._is_paused:
+            self._drop_unneeded()
+            self._look_for_leftovers()
+        if not self._writing and (self._is_paused or not self._deleting):
             return
         size = 0
         for key in _first(self._writing, OBJECTS_PER_STEP_MAX):
@@ -159,10 +161,19 @@ class Shelf:
             size += len(value)
             if size >= WRITE_BYTES_PER_STEP:
                 break
-        for key in _first(self._deleting, OBJECTS_PER_STEP_MAX):
+        for key in _first(self._deleting, 0 if self._is_paused else OBJECTS_PER_STEP_MAX):
             del self._deleting[key]
             ctx.write(TABLE_STATE, key, None)
         ctx.flush()
+
+    def pause(self) -> None:
+        """Delete nothing for now: a state is being fetched, and may share what we let go."""
+        self._is_paused = True
+        self._live = None
+
+    def go_on(self) -> None:
+        """End the pause."""
+        self._is_paused = False
 
     def _drop_unneeded(self) -> None:
         """Keep the newest, the newest written, the accepted one and the newest milestones."""

@@ -211,11 +211,12 @@ def read_state(get: Get, root: bytes, names: dict[Digest, None]) -> State:
     """
     manifest = read_manifest(root, _must(get, Digest(root)))
     names[Digest(root)] = None
-    trees = [list(_read_tree(get, part, names)) for part in manifest.parts]
+    trees = [list(read_tree(get, part, names)) for part in manifest.parts]
     return State(trees[0], trees[1:])
 
 
-def _read_tree(get: Get, part: Part, names: dict[Digest, None]) -> Iterator[bytes]:
+def read_tree(get: Get, part: Part, names: dict[Digest, None]) -> Iterator[bytes]:
+    """Yield the chunks of one tree; else as `read_state`."""
     row = [Digest(part.root)] if part.chunks else []
     for _ in range(depth(part.chunks)):
         names.update(dict.fromkeys(row))

@@ -28,6 +28,7 @@ from consensus.effects import (
     EpochBegan,
     Halt,
     Input,
+    Installed,
     Persist,
     Received,
     Reply,
@@ -96,8 +97,13 @@ class Carrier:
             Reply: self._on_reply,
             Blame: self._on_blame,
             Halt: self._on_halt,
+            Installed: self._on_installed,
             EpochBegan: self._on_epoch,
         }
+
+    def _on_installed(self, host: Host, _: LiarEffect) -> None:
+        if host.is_honest:
+            self._audits.words.installed(host)
 
     def calm(self) -> None:
         """Let every disk be as quick as it can be."""

@@ -59,7 +59,7 @@ class Cells:
     def load(self, parts: Sequence[Sequence[bytes]]) -> None:
         raise NotImplementedError
 
-    successor = begin_epoch = execute = load  # type: ignore[assignment]
+    successor = begin_epoch = execute = load
 
 
 class Bench:

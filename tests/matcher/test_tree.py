@@ -141,5 +141,5 @@ def test_chunks_follow_the_definition(
             fresh, gone = grown.take()
             for name in gone:
                 del kept[name]
-            kept.update(fresh)
+            kept |= fresh
             assert kept == wanted

@@ -93,6 +93,12 @@ class WordsAudit:
             case _:
                 pass
 
+    def installed(self, host: Host) -> None:
+        """A replica took a state over: what lies before its heads is none of its own."""
+        assert host.core is not None
+        for author, head in enumerate(host.core.ctx.sequencer.heads):
+            self._whole[host.me][author, head.digest] = None
+
     def _once(self, kind: str, me: int, position: int, statement: object) -> bool:
         """Say whether the statement is new; a different one at the position is a violation."""
         known = self._said.setdefault((kind, me, position), statement)
