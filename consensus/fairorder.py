@@ -26,8 +26,11 @@ from consensus.fairstate import (
     state_chunks,
 )
 from consensus.idmemory import IdMemory, chunks_root
+from consensus.pendingids import Entry, PendingIds
 from consensus.precedence import Precedence, bits
 
+PENDING_MAX = 16_384
+"""Pending ids at one time; one that appears beyond them is refused at once."""
 _NEVER_MS = 1 << 64
 
 
@@ -64,31 +67,12 @@ class OrderedBatch:
 
     `number` is a name, not a rank: the order is that of emission. A batch that the deadline cut
     goes on in a later block under the same number, and others may come in between. `refused` ids
-    are emitted too, but expire too far ahead to be executed.
+    are emitted too, but expire too far ahead to be executed, or came when too many were pending.
     """
 
     number: int
     ids: tuple[bytes, ...]
     refused: tuple[bytes, ...] = ()
-
-
-class _Entry:
-    """One pending id."""
-
-    __slots__ = ("expires_ms", "height", "id", "open_number", "since_ms", "solid_ms", "support")
-
-    def __init__(self, id_: bytes, expires_ms: int) -> None:
-        self.id = id_
-        self.expires_ms = expires_ms
-        self.support = 0
-        self.height = 0
-        """Height of the block that gave it T logs; 0 before."""
-        self.solid_ms: int | None = None
-        """Time of the block that gave it S logs."""
-        self.since_ms: int | None = None
-        """Time of the block that gave it f + 1 logs."""
-        self.open_number = 0
-        """The batch of which it is the rest, or 0."""
 
 
 def _expires_in_prefix(id_: bytes) -> int:
@@ -106,6 +90,7 @@ class FairOrder:
         gamma_denominator: int = 1,
         deadline_ms: int = 2_000,
         expires_ms: Callable[[bytes], int] = _expires_in_prefix,
+        pending_max: int = PENDING_MAX,
     ) -> None:
         """Errors: as `thresholds`."""
         self.threshold, self.solid_support = thresholds(n, f, gamma_numerator, gamma_denominator)
@@ -113,15 +98,14 @@ class FairOrder:
         self._n, self._f = n, f
         self._deadline_ms = deadline_ms
         self._expires_ms = expires_ms
+        self._pending_max = pending_max
         self._height = 0
         self._time_ms = 0
         self._next_number = 1
-        self._pending: dict[bytes, _Entry] = {}
-        self._logs: list[dict[bytes, _Entry]] = [{} for _ in range(n)]
-        self._missing: list[dict[bytes, None]] = [{} for _ in range(n)]
-        self._comparable: list[_Entry] = []
-        """The pending ids with T logs or more, by (height, id)."""
-        self._watched: dict[bytes, _Entry] = {}
+        self._pending = self._new_pending()
+        self._shed: list[bytes] = []
+        """The ids that this block refuses because too many are pending."""
+        self._watched: dict[bytes, Entry] = {}
         """The pending ids in f + 1 logs, by `since_ms`."""
         self._done = IdMemory()
         self._first_expiry_ms = _NEVER_MS
@@ -149,100 +133,106 @@ class FairOrder:
         grown = self._append(suffixes)
         self._drop_expired()
         self._promote(grown)
-        if not self._changed and time_ms < self._due_ms:
-            return []
-        self._changed = False
-        return self._emit_what_is_ready(block_digest)
+        batches: list[OrderedBatch] = []
+        if self._shed:
+            # Before all others: what is emitted in this block may have to come after these.
+            batches.append(OrderedBatch(self._next_number, (), tuple(self._shed)))
+            self._next_number += 1
+            self._shed.clear()
+        if self._changed or time_ms >= self._due_ms:
+            self._changed = False
+            batches += self._emit_what_is_ready(block_digest)
+        return batches
 
-    def _append(self, suffixes: Sequence[Sequence[bytes]]) -> list[_Entry]:
+    def _new_pending(self) -> PendingIds:
+        return PendingIds(self.threshold, self._n)
+
+    def _append(self, suffixes: Sequence[Sequence[bytes]]) -> list[Entry]:
         """Append to the logs; return the ids whose support grew, some of them repeatedly."""
-        grown: list[_Entry] = []
+        grown: list[Entry] = []
+        by_id, done = self._pending.by_id, self._done
         for i, ids in enumerate(suffixes):
-            log, missing = self._logs[i], self._missing[i]
+            log = self._pending.logs[i]
+            fresh: list[Entry] = []
             for id_ in ids:
-                if id_ in log or id_ in self._done:
+                if id_ in log or id_ in done:
                     continue
-                entry = self._pending.get(id_)
-                if entry is None:
-                    entry = self._new_entry(id_)
-                    if entry is None:
-                        continue
-                log[id_] = entry
-                del missing[id_]
-                entry.support += 1
-                grown.append(entry)
+                entry = by_id.get(id_) or self._new_entry(id_)
+                if entry is not None:
+                    log[id_] = entry
+                    fresh.append(entry)
+            self._pending.append(i, fresh)
+            grown += fresh
         return grown
 
-    def _new_entry(self, id_: bytes) -> _Entry | None:
+    def _new_entry(self, id_: bytes) -> Entry | None:
         expires_ms = self._expires_ms(id_)
         if expires_ms <= self._time_ms:
             return None
-        entry = self._pending[id_] = _Entry(id_, expires_ms)
+        if len(self) >= self._pending_max:
+            self._done.remember(id_, min(expires_ms, self._time_ms + EXPIRY_ORDER_MAX_MS))
+            self._shed.append(id_)
+            return None
         self._first_expiry_ms = min(self._first_expiry_ms, expires_ms)
-        for missing in self._missing:
-            missing[id_] = None
-        return entry
+        return self._pending.add(id_, expires_ms)
 
     def _drop_expired(self) -> None:
         if self._first_expiry_ms > self._time_ms:
             return
-        gone = [entry for entry in self._pending.values() if entry.expires_ms <= self._time_ms]
+        gone = [
+            entry for entry in self._pending.by_id.values() if entry.expires_ms <= self._time_ms
+        ]
         self._remove(gone)
         self._first_expiry_ms = min(
-            (entry.expires_ms for entry in self._pending.values()), default=_NEVER_MS
+            (entry.expires_ms for entry in self._pending.by_id.values()), default=_NEVER_MS
         )
 
-    def _promote(self, grown: Iterable[_Entry]) -> None:
+    def _promote(self, grown: Iterable[Entry]) -> None:
         """Note which ids reach f + 1, T and S logs in this block."""
-        entering: list[_Entry] = []
-        for entry in grown:
-            if self._pending.get(entry.id) is not entry:
+        entering: list[Entry] = []
+        hardened: list[Entry] = []
+        for entry in dict.fromkeys(grown):
+            if self._pending.by_id.get(entry.id) is not entry:
                 continue
             self._changed = True
-            if entry.since_ms is None and entry.support > self._f:
+            support = self._pending.support(entry)
+            if entry.since_ms is None and support > self._f:
                 entry.since_ms = self._time_ms
                 self._watched[entry.id] = entry
-            if not entry.height and entry.support >= self.threshold:
+            if not entry.height and support >= self.threshold:
                 entry.height = self._height
                 entering.append(entry)
-            if entry.solid_ms is None and entry.support >= self.solid_support:
+            if entry.solid_ms is None and support >= self.solid_support:
                 entry.solid_ms = self._time_ms
-        entering.sort(key=lambda entry: entry.id)
-        self._comparable += entering
+                hardened.append(entry)
+        self._pending.compare(entering)
+        self._pending.make_solid(hardened)
 
-    def _remove(self, gone: Sequence[_Entry]) -> None:
-        if not gone:
-            return
-        self._changed = True
-        for entry in gone:
-            del self._pending[entry.id]
-            self._watched.pop(entry.id, None)
-            for log, missing in zip(self._logs, self._missing, strict=True):
-                log.pop(entry.id, None)
-                missing.pop(entry.id, None)
-        self._comparable = [entry for entry in self._comparable if entry.id in self._pending]
+    def _remove(self, gone: Sequence[Entry]) -> None:
+        if gone:
+            self._changed = True
+            self._pending.remove(gone)
+            for entry in gone:
+                self._watched.pop(entry.id, None)
 
     def _emit_what_is_ready(self, block_digest: bytes) -> list[OrderedBatch]:
-        entries = self._comparable
-        cutoff_ms = self._time_ms - self._deadline_ms
-        solid = late = 0
-        for k, entry in enumerate(entries):
-            if entry.solid_ms is not None:
-                solid |= 1 << k
-                if entry.solid_ms < cutoff_ms:
-                    late |= 1 << k
+        pending, cutoff_ms = self._pending, self._time_ms - self._deadline_ms
+        pending.compact()
+        pending.note_late(cutoff_ms)
         self._due_ms = _NEVER_MS
-        if not solid:
+        if not pending.solid:
             return []
-        graph = self._graph()
-        whole = list(self._ready(graph, solid))
-        rest = graph.everyone
+        graph, entries = pending.graph, pending.entries
+        whole = list(self._ready(graph, pending.solid))
+        rest = pending.compared
         for component in whole:
             rest ^= component
-        overdue = list(self._overdue(graph, solid, late, rest)) if late & rest else []
+        overdue: list[tuple[int, int]] = []
+        if pending.late & rest:
+            overdue = list(self._overdue(graph, pending.solid, pending.late, rest))
         for emitted, _ in overdue:
             rest ^= emitted
-        gone: list[_Entry] = []
+        gone: list[Entry] = []
         batches: list[OrderedBatch] = []
         for emitted, component in [(component, component) for component in whole] + overdue:
             number = self._number(component, component ^ emitted, rest)
@@ -250,26 +240,16 @@ class FairOrder:
             batches.append(self._batch(number, line))
             gone += line
         self._remove(gone)
-        waiting = [e.solid_ms for e in self._comparable if e.solid_ms is not None]
-        self._due_ms = min(
-            (solid_ms + self._deadline_ms + 1 for solid_ms in waiting if solid_ms >= cutoff_ms),
-            default=_NEVER_MS,
-        )
+        solid_ms = pending.note_late(cutoff_ms)
+        if solid_ms is not None:
+            self._due_ms = solid_ms + self._deadline_ms + 1
         # A prefix leaves the edges among the others as they are, a deadline may break a cycle.
         self._changed = bool(overdue)
         return batches
 
-    def _graph(self) -> Precedence:
-        index = {entry.id: k for k, entry in enumerate(self._comparable)}
-        logs = [[index[id_] for id_ in log if id_ in index] for log in self._logs]
-        return Precedence(self.threshold, len(index), logs)
-
     def _ready(self, graph: Precedence, solid: int) -> Iterator[int]:
-        """Yield the longest prefix of the chain in which every id is solid, by component."""
-        for component in graph.chain(graph.everyone):
-            if component & ~solid:
-                return
-            yield component
+        """Return the longest prefix of the chain in which every id is solid, by component."""
+        return graph.chain(self._pending.compared, solid)
 
     def _overdue(
         self, graph: Precedence, solid: int, late: int, rest: int
@@ -282,7 +262,7 @@ class FairOrder:
         for component in graph.chain(rest & solid):
             emitted = 0
             for k in bits(component & late):
-                if not graph.behind[k] & rest & ~component:
+                if not graph.behind(k) & rest & ~component:
                     emitted |= 1 << k
             if emitted:
                 rest ^= emitted
@@ -292,33 +272,33 @@ class FairOrder:
 
     def _number(self, component: int, left: int, rest: int) -> int:
         """Return the number of a batch of which `left` stays behind, among the unemitted `rest`."""
-        entries = self._comparable
-        number = max(entries[k].open_number for k in bits(component))
+        entries = self._pending.entries
+        opened = self._pending.opened
+        number = max((entries[k].open_number for k in bits(component & opened)), default=0)
         if left and not number:
             # One open batch at a time: two of them could later meet in one component.
-            number = max(entries[k].open_number for k in bits(rest))
+            number = max((entries[k].open_number for k in bits(rest & opened)), default=0)
         if not number:
             number = self._next_number
             self._next_number += 1
         for k in bits(left):
             entries[k].open_number = number
+        self._pending.opened |= left
         return number
 
-    def _batch(self, number: int, line: Sequence[_Entry]) -> OrderedBatch:
+    def _batch(self, number: int, line: Sequence[Entry]) -> OrderedBatch:
         horizon_ms = self._time_ms + EXPIRY_ORDER_MAX_MS
         for entry in line:
             self._done.remember(entry.id, min(entry.expires_ms, horizon_ms))
-        return OrderedBatch(
-            number,
-            tuple(entry.id for entry in line if entry.expires_ms <= horizon_ms),
-            tuple(entry.id for entry in line if entry.expires_ms > horizon_ms),
-        )
+        refused = tuple([entry.id for entry in line if entry.expires_ms > horizon_ms])
+        ids = tuple([entry.id for entry in line if entry.expires_ms <= horizon_ms])
+        return OrderedBatch(number, ids, refused)
 
     def _line(self, graph: Precedence, members: int, block_digest: bytes) -> list[int]:
         """Return the bits of `members` in their order inside a batch."""
         if not members & (members - 1):
             return [members.bit_length() - 1]
-        entries = self._comparable
+        entries = self._pending.entries
 
         def rank(k: int) -> tuple[int, bytes]:
             copeland = (graph.beaten(k) & members).bit_count()
@@ -328,15 +308,15 @@ class FairOrder:
 
     def __len__(self) -> int:
         """Return the number of pending ids."""
-        return len(self._pending)
+        return len(self._pending.by_id)
 
     def pending(self) -> list[bytes]:
         """Return the pending ids in the order of their first appearance in committed logs."""
-        return list(self._pending)
+        return list(self._pending.by_id)
 
     def is_pending(self, id_: bytes) -> bool:
         """Say whether `id_` is in a committed log, and neither emitted nor expired."""
-        return id_ in self._pending
+        return id_ in self._pending.by_id
 
     def is_done(self, id_: bytes) -> bool:
         """Say whether `id_` was emitted, or refused, and is still remembered."""
@@ -344,21 +324,21 @@ class FairOrder:
 
     def holds(self, log: int, id_: bytes) -> bool:
         """Say whether committed log `log` holds the pending `id_`."""
-        return id_ in self._logs[log]
+        return id_ in self._pending.logs[log]
 
     def support(self, id_: bytes) -> int:
         """Return how many committed logs hold the pending `id_`; 0 when it is not pending."""
-        entry = self._pending.get(id_)
-        return entry.support if entry else 0
+        entry = self._pending.by_id.get(id_)
+        return self._pending.support(entry) if entry else 0
 
     def open_number(self, id_: bytes) -> int:
         """Return the number of the batch that the pending `id_` is the rest of; 0 if of none."""
-        entry = self._pending.get(id_)
+        entry = self._pending.by_id.get(id_)
         return entry.open_number if entry else 0
 
     def order_of(self, log: int) -> list[bytes]:
         """Return the pending ids that committed log `log` holds, in its order."""
-        return list(self._logs[log])
+        return list(self._pending.logs[log])
 
     def next_epoch(self, n: int, f: int) -> FairOrder:
         """Return the order of the epoch that begins now: its logs are empty, nothing is pending,
@@ -367,14 +347,16 @@ class FairOrder:
         Errors: as `thresholds`.
         """
         _, _, numerator, denominator, deadline_ms = self._parameters
-        fresh = FairOrder(n, f, numerator, denominator, deadline_ms, self._expires_ms)
+        fresh = FairOrder(
+            n, f, numerator, denominator, deadline_ms, self._expires_ms, self._pending_max
+        )
         fresh._height, fresh._time_ms = self._height, self._time_ms
         fresh._next_number, fresh._done = self._next_number, self._done
         return fresh
 
     def missing_for(self, log: int) -> list[bytes]:
         """Return the pending ids that log `log` lacks, in the order of `pending`."""
-        return list(self._missing[log])
+        return self._pending.missing_for(log)
 
     def alarmed(self, time_ms: int, alarm_ms: int) -> list[bytes]:
         """Return the ids, sorted, that f + 1 logs have held for longer than `alarm_ms`."""
@@ -406,14 +388,14 @@ class FairOrder:
         return join_chunks(self.chunks())
 
     def _state(self) -> OrderState:
-        index = {id_: k for k, id_ in enumerate(self._pending)}
+        index = {id_: k for k, id_ in enumerate(self._pending.by_id)}
         return OrderState(
             OrderHeader(*self._parameters, self._height, self._time_ms, self._next_number),
             [
                 PendingId(entry.id, entry.height, entry.solid_ms, entry.since_ms, entry.open_number)
-                for entry in self._pending.values()
+                for entry in self._pending.by_id.values()
             ],
-            [[index[id_] for id_ in log] for log in self._logs],
+            [[index[id_] for id_ in log] for log in self._pending.logs],
         )
 
     def restore(self, data: bytes) -> None:
@@ -436,22 +418,19 @@ class FairOrder:
         for record in state.pending:
             if record.id in self._done or self._new_entry(record.id) is None:
                 raise CodecError("a pending id that was emitted or has expired")
-        entries = list(self._pending.values())
+        entries = list(self._pending.by_id.values())
         if len(entries) != len(state.pending):
             raise CodecError("a pending id twice")
-        for log, missing, order in zip(self._logs, self._missing, state.logs, strict=True):
+        for i, order in enumerate(state.logs):
+            log = self._pending.logs[i]
             for k in order:
-                entry = entries[k]
-                if entry.id in log:
+                if entries[k].id in log:
                     raise CodecError("an id twice in one log")
-                log[entry.id] = entry
-                del missing[entry.id]
-                entry.support += 1
+                log[entries[k].id] = entries[k]
+            self._pending.append(i, list(log.values()))
         for entry, record in zip(entries, state.pending, strict=True):
             self._restore_entry(entry, record)
-        self._comparable = sorted(
-            (entry for entry in entries if entry.height), key=lambda entry: (entry.height, entry.id)
-        )
+        self._pending.renew()
         watched = [entry for entry in entries if entry.since_ms is not None]
         watched.sort(key=lambda entry: entry.since_ms or 0)
         self._watched = {entry.id: entry for entry in watched}
@@ -459,10 +438,10 @@ class FairOrder:
         if self.chunks() != list(chunks):
             raise CodecError("not a snapshot of this committee's order")
 
-    def _restore_entry(self, entry: _Entry, record: PendingId) -> None:
+    def _restore_entry(self, entry: Entry, record: PendingId) -> None:
         entry.height, entry.open_number = record.height, record.open_number
         entry.solid_ms, entry.since_ms = record.solid_ms, record.since_ms
-        support = entry.support
+        support = self._pending.support(entry)
         if (
             not support
             or (entry.height > 0) != (support >= self.threshold)

@@ -53,6 +53,7 @@ REASONS: Final[dict[str, str]] = {
     "liquidation_self_trade": "Stood in the way of its own wallet's liquidation.",
     # Sequencing.
     "expiry_too_far": "The command expires too far ahead of block time.",
+    "order_full": "Too many commands waited to be ordered when this one first appeared.",
     # Inbox.
     "inbox_malformed": "The message is not kind, wallet, subaccount, amount in 128 bytes.",
     "inbox_kind": "This kind of inbox message is not served yet.",

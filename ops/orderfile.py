@@ -67,7 +67,14 @@ def fair_order(logs: Logs) -> Answer:
     numerator, denominator = _fraction(logs.gamma)
     f = faults(logs.n) if logs.f is None else logs.f
     try:
-        order = FairOrder(logs.n, f, numerator, denominator, expires_ms=lambda _: 1)
+        order = FairOrder(
+            logs.n,
+            f,
+            numerator,
+            denominator,
+            expires_ms=lambda _: 1,
+            pending_max=sum(map(len, logs.logs)),
+        )
     except ValueError as error:
         raise OrderFileError(str(error)) from None
     suffixes = [[id_.encode() for id_ in log] for log in logs.logs]

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from consensus import effects as core
 from consensus.codec import decode, encode
-from consensus.command import CommandId, decode_command
+from consensus.command import EXPIRY_ORDER_MAX_MS, CommandId, decode_command, expires_ms
 from consensus.committee import Committee, Parameters
 from consensus.committer import DIGEST_INTERVAL
 from consensus.context import Reader, Successor
@@ -46,8 +46,15 @@ from settlement.shares import ShareGroup, ShareSigner
 CHECKPOINT_TIMERS = "checkpoint/"
 KEY_FORMED = b"formed/"
 REFUSED_TOO_FAR = "expiry_too_far"
+REFUSED_FULL = "order_full"
 FORMED_KEPT = 256
 """Formed checkpoints whose height and withdrawal count are remembered, for receipts and proofs."""
+
+
+def refusal(id_: CommandId, time_ms: int) -> str:
+    """Say why the fair order refused a command in a block of this time."""
+    too_far = expires_ms(id_) > time_ms + EXPIRY_ORDER_MAX_MS
+    return REFUSED_TOO_FAR if too_far else REFUSED_FULL
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +87,15 @@ def _formed_key(number: int) -> bytes:
     return KEY_FORMED + number.to_bytes(8, "big")
 
 
-Input = core.Input | ShareReceived | Accepted
+@dataclass(frozen=True, slots=True)
+class AcceptedContent:
+    """What the contract accepted with `digest`, in a final block, as its transaction says it."""
+
+    checkpoint: Checkpoint
+    digest: bytes
+
+
+Input = core.Input | ShareReceived | Accepted | AcceptedContent
 Effect = core.Effect | BroadcastShare | SubmitCheckpoint | Executed
 
 
@@ -144,7 +159,7 @@ class Exchange:
                 inbox=block.inbox,
                 inbox_hash=block.inbox_hash,
                 commands=tuple(commands),
-                refused=tuple((id_, REFUSED_TOO_FAR) for id_ in block.refused),
+                refused=tuple((id_, refusal(id_, block.time_ms)) for id_ in block.refused),
             )
         )
         first = self.outcomes + 1
@@ -241,8 +256,18 @@ class ExchangeReplica:
                 effects += self.checkpoints.step(now_ms, CheckpointStart(self._share_record))
                 effects += self._form(now_ms, newest_only=True)
                 effects += self.consensus.step(now_ms, event)
-            case ShareReceived() | Accepted():
+            case ShareReceived():
                 return list(self.checkpoints.step(now_ms, event))
+            case Accepted(number, digest):
+                effects += self.checkpoints.step(now_ms, event)
+                formed = self.formed.get(number)
+                if formed is not None and formed.digest == digest:
+                    accepted = core.StateAccepted(formed.height, formed.snapshot_root)
+                    effects += self.consensus.step(now_ms, accepted)
+            case AcceptedContent(checkpoint, digest):
+                if checkpoint_digest(self._separator, checkpoint) == digest:
+                    accepted = core.StateAccepted(checkpoint.height, checkpoint.snapshot_root)
+                    effects += self.consensus.step(now_ms, accepted)
             case core.TimerFired(name) if name.startswith(CHECKPOINT_TIMERS):
                 return list(self.checkpoints.step(now_ms, event))
             case _:

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from consensus.codec import CodecError
 from consensus.digest import chunk_name
-from consensus.fairorder import FairOrder, OrderedBatch, UnfairCommittee, _Entry, thresholds
+from consensus.fairorder import FairOrder, OrderedBatch, UnfairCommittee, thresholds
 from consensus.idmemory import IdMemory, chunks_root
+from consensus.pendingids import Entry, PendingIds
 from tests.consensus.fairness_oracle import SIZES, SlowOrder, expiring, random_trial
 
 FAR_MS = 200_000
@@ -83,7 +84,7 @@ def test_any_history_gives_the_order_that_the_text_says(history: History) -> Non
 class Forgetful(FairOrder):
     """Remembers nothing that was emitted."""
 
-    def _batch(self, number: int, line: Sequence[_Entry]) -> OrderedBatch:
+    def _batch(self, number: int, line: Sequence[Entry]) -> OrderedBatch:
         batch = super()._batch(number, line)
         self._done = IdMemory()
         return batch
@@ -117,9 +118,22 @@ class Hasty(FairOrder):
 class ById(FairOrder):
     """Decides ties by id alone, whatever the height of entering."""
 
-    def _promote(self, grown: Iterable[_Entry]) -> None:
-        super()._promote(grown)
-        self._comparable.sort(key=lambda entry: entry.id)
+    class _Pending(PendingIds):
+        def compare(self, entering: Iterable[Entry]) -> None:
+            super().compare(entering)
+            compared = [entry for entry in self.by_id.values() if entry.height]
+            self._forget_bits()
+            for entry in self.by_id.values():
+                self._give_bit(entry)
+            for i, log in enumerate(self.logs):
+                self.graph.extend(i, [entry.bit for entry in log.values()])
+            for entry in sorted(compared, key=lambda entry: entry.id):
+                self.graph.enter(entry.bit)
+                self.compared |= 1 << entry.bit
+            self.make_solid(entry for entry in compared if entry.solid_ms is not None)
+
+    def _new_pending(self) -> PendingIds:
+        return self._Pending(self.threshold, self._n)
 
 
 def random_history(rng: random.Random) -> History:

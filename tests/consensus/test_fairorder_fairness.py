@@ -13,6 +13,7 @@ from hashlib import sha256
 import pytest
 
 from consensus.fairorder import FairOrder
+from consensus.pendingids import PendingIds
 from consensus.precedence import Precedence, bits
 from tests.consensus.fairness_oracle import (
     Emission,
@@ -32,7 +33,7 @@ class ShadedBeforeTheLastSolid(FairOrder):
     """Emits all components up to the last with a solid id, whatever else is in them."""
 
     def _ready(self, graph: Precedence, solid: int) -> Iterator[int]:
-        components = list(graph.chain(graph.everyone))
+        components = list(graph.chain(self._pending.compared))
         while components and not components[-1] & solid:
             components.pop()
         yield from components
@@ -74,11 +75,8 @@ class CutBatchesCountApart(FairOrder):
 class WeakThreshold(FairOrder):
     """Takes T = f: a liar alone turns a pair around."""
 
-    def _graph(self) -> Precedence:
-        self.threshold -= 1
-        graph = super()._graph()
-        self.threshold += 1
-        return graph
+    def _new_pending(self) -> PendingIds:
+        return PendingIds(self.threshold - 1, self._n)
 
 
 class CopelandAlone(FairOrder):
@@ -86,7 +84,7 @@ class CopelandAlone(FairOrder):
 
     def _line(self, graph: Precedence, members: int, block_digest: bytes) -> list[int]:
         def rank(k: int) -> tuple[int, bytes]:
-            id_ = self._comparable[k].id
+            id_ = self._pending.entries[k].id
             return -(graph.beaten(k) & members).bit_count(), sha256(block_digest + id_).digest()
 
         return sorted(bits(members), key=rank)
@@ -109,6 +107,29 @@ def violated(rule: type[FairOrder], seed: int) -> list[tuple[bytes, bytes]]:
 def test_what_gamma_n_replicas_received_first_is_never_emitted_later() -> None:
     for seed in range(TRIALS):
         assert violated(FairOrder, seed) == [], seed
+
+
+def test_refusing_what_is_too_much_breaks_no_promise_to_what_is_executed() -> None:
+    """What is refused counts as emitted then; nothing that is executed overtakes anything."""
+    refusals = 0
+    for seed in range(TRIALS // 2):
+        trial, deadline_ms = trial_of(seed)
+        pending_max = random.Random(seed).randint(1, 6)
+        order = FairOrder(
+            trial.n, trial.f, *trial.gamma, deadline_ms=deadline_ms, pending_max=pending_max
+        )
+        emission: Emission = []
+        refused: dict[bytes, None] = {}
+        for height, (time_ms, suffixes) in enumerate(trial.cuts, 1):
+            for batch in order.commit(height, time_ms, b"", suffixes):
+                emission += [(batch.number, id_) for id_ in batch.ids + batch.refused]
+                refused |= dict.fromkeys(batch.refused)
+        found = inversions(
+            trial.honest, trial.f, trial.received_min, emission, still_open=still_open(order)
+        )
+        assert [(a, b) for a, b in found if b not in refused] == [], seed
+        refusals += len(refused)
+    assert refusals > TRIALS
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from consensus import committer
 from consensus import effects as core
+from consensus.command import EXPIRY_ORDER_MAX_MS, CommandId
 from consensus.committer import DIGEST_INTERVAL
 from consensus.effects import Write
 from consensus.recovery import CorruptState
@@ -27,8 +28,9 @@ from matcher.actions import (
     PlaceOrder,
     Withdraw,
 )
+from matcher.reasons import REASONS
 from ops.client_keys import SignedCommand, TraderKey
-from ops.replica import Exchange, ExchangeReplica
+from ops.replica import REFUSED_FULL, REFUSED_TOO_FAR, Exchange, ExchangeReplica, refusal
 from ops.store import TABLES, MemoryStore
 from settlement.checkpoint import BroadcastShare, Checkpoint, SafetyViolation
 from tests.ops.solo import (
@@ -122,6 +124,14 @@ def test_a_deposit_is_credited_and_orders_become_fills_and_outcomes() -> None:
     assert alice.positions[0].lots == 17
     assert state.withdrawals == [(bytes(BOB.address), 20 * USDC)]
     assert sum(account.cash for account in state.accounts) == 1_980 * USDC
+
+
+def test_a_refusal_says_why() -> None:
+    horizon = (1_000 + EXPIRY_ORDER_MAX_MS).to_bytes(8, "big") + bytes(32)
+    beyond = (1_001 + EXPIRY_ORDER_MAX_MS).to_bytes(8, "big") + bytes(32)
+    assert refusal(CommandId(horizon), 1_000) == REFUSED_FULL
+    assert refusal(CommandId(beyond), 1_000) == REFUSED_TOO_FAR
+    assert {REFUSED_FULL, REFUSED_TOO_FAR} <= set(REASONS)
 
 
 def test_every_reply_of_a_logged_command_names_its_batch() -> None:
