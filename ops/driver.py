@@ -67,6 +67,7 @@ class Driver:
         on_executed: Callable[[Executed], None],
         on_reply: Callable[[core.Reply], None],
         on_submit: Callable[[SubmitCheckpoint], None],
+        on_installed: Callable[[int], None] = lambda height: None,
         on_halt: Callable[[core.Halt], None] = lambda halt: None,
     ) -> None:
         """`on_record` may append records to write in the turn; the others come after the write.
@@ -85,6 +86,7 @@ class Driver:
         self._on_executed = on_executed
         self._on_reply = on_reply
         self._on_submit = on_submit
+        self._on_installed = on_installed
         self._on_halt = on_halt
         self._transport: Transport | None = None
         self._inputs: deque[Input] = deque()
@@ -252,6 +254,8 @@ class Driver:
             case core.Halt(why, dump, kind):
                 self._on_halt(effect)
                 raise Halted(why, dump, kind)
+            case core.Installed(height):
+                self._on_installed(height)
             case core.Persist():
                 raise AssertionError("records are taken before anything leaves")
 

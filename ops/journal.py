@@ -265,8 +265,11 @@ class Journal:
         end = _key(self._outcome_stream.last + 1)
         for key, raw in self._store.scan(TABLE_OUTCOMES, _key(after + 1), end):
             sequence = int.from_bytes(key, "big")
-            if not found and sequence != after + 1:
-                raise CursorLost(sequence)
+            if sequence != after + 1 + len(found):
+                # Pruned, or executed elsewhere while this node was far behind.
+                if not found:
+                    raise CursorLost(sequence)
+                break
             found.append(_outcome(sequence, decode(OutcomeRecord, raw)))
             if len(found) >= limit:
                 break

@@ -40,12 +40,13 @@ from ops.metrics import Metrics
 from ops.nodeport import NodeView
 from ops.observe import Observer
 from ops.prices import poll_prices
-from ops.replica import ExchangeReplica, Executed
+from ops.replica import AcceptedContent, ExchangeReplica, Executed
 from ops.store import Store, StoreError
 from ops.wiring import admission, checkpoints_separator, replica_config
 from p2p.transport import Transport
 from settlement.checkpoint import Accepted, SubmitCheckpoint
-from settlement.ethereum import Addresses, open_client
+from settlement.errors import ChainError
+from settlement.ethereum import Addresses, SettlementClient, open_client
 from settlement.shares import BlsGroup, BlsShareSigner
 from settlement.submitter import Submitter
 from settlement.watcher import (
@@ -118,6 +119,7 @@ class Node:
             on_executed=self._on_executed,
             on_reply=lambda reply: self.view.on_reply(reply),
             on_submit=self._on_submit,
+            on_installed=self._on_installed,
             on_halt=self._on_halt,
         )
         peers = [(m.network_key, *parse_endpoint(m.endpoint)) for m in genesis.members]
@@ -142,6 +144,7 @@ class Node:
             self._observer.own,
             self.transport,
         )
+        self._client: SettlementClient | None = None
         self._submitter: Submitter | None = None
         self._watcher: Watcher | None = None
         self._accepted_unformed: CheckpointAccepted | None = None
@@ -180,6 +183,19 @@ class Node:
             self._observer.executed(executed)
         if self._accepted_unformed is not None:
             self._on_accepted(self._accepted_unformed)
+
+    def _on_installed(self, height: int) -> None:
+        """The state was taken over from peers: outcomes go on after those it has counted."""
+        log.warning("took over the state of height %d: older outcomes are not here", height)
+        self._resume_journal()
+
+    def _resume_journal(self) -> None:
+        replica = self.driver.replica
+        self._journal.resume(
+            outcomes=replica.exchange.outcomes,
+            trades=replica.engine.state.next_trade - 1,
+            seen=pending_here(replica.consensus.ctx),
+        )
 
     def _on_submit(self, effect: SubmitCheckpoint) -> None:
         if self._submitter is not None:
@@ -247,6 +263,7 @@ class Node:
                 self._keys.operator_secret,
             )
         )
+        self._client = client
         self._submitter = Submitter(client)
         start = Cursor(self._genesis.start_block - 1, ORIGIN.count, ORIGIN.hash)
         self._watcher = Watcher(client, self._config.finality, start)
@@ -294,9 +311,21 @@ class Node:
                 while keeper.next_inbox() < since + len(messages):
                     self.driver.offer(L1Observed(since, messages, hash_))
                     await trio.sleep(OFFER_AGAIN_S)
-            case CheckpointAccepted(number, digest):
+            case CheckpointAccepted(number, digest, transaction):
                 self.driver.insist(Accepted(number, digest))
                 self._on_accepted(event)
+                if transaction and number not in self.driver.replica.formed:
+                    await self._take_content(transaction, digest)
+
+    async def _take_content(self, transaction: bytes, digest: bytes) -> None:
+        """Tell the core what the newest checkpoint says: far behind, it begins from its state."""
+        assert self._client is not None
+        try:
+            checkpoint = await self._client.submitted(transaction)
+        except ChainError as error:
+            log.warning("the newest checkpoint cannot be read, the next one will do: %s", error)
+            return
+        self.driver.insist(AcceptedContent(checkpoint, digest))
 
     def _on_accepted(self, event: CheckpointAccepted) -> None:
         """Take note of an accepted checkpoint as soon as we have formed it too."""

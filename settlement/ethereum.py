@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+from hexbytes import HexBytes
+
 from settlement.checkpoint import Checkpoint
 from settlement.eip2537 import g1_words
 from settlement.errors import (
@@ -69,11 +71,12 @@ class Enqueued:
 
 @dataclass(frozen=True, slots=True)
 class AcceptedEvent:
-    """The checkpoints' event: `digest` was accepted as `number`."""
+    """The checkpoints' event: `digest` was accepted as `number`, in the named transaction."""
 
     block: int
     number: int
     digest: bytes
+    transaction: bytes = b""
 
 
 class SettlementClient:
@@ -177,6 +180,20 @@ class SettlementClient:
         """Return the inbox's chained hash at `count` messages."""
         return await self._read(self._inbox.functions.entry(count), lambda e: bytes(e[0]), block)
 
+    async def submitted(self, transaction: bytes) -> Checkpoint:
+        """Return the checkpoint that a transaction brought, as it says; compare its digest.
+
+        Errors: ChainUnavailable also when it brought none directly, but by another contract.
+        """
+        request = self.rpc.w3.eth.get_transaction(HexBytes(transaction))
+        return await self.rpc.ask(request, self._read_submission)
+
+    def _read_submission(self, transaction: Any) -> Checkpoint:
+        _, arguments = self._checkpoints.decode_function_input(transaction["input"])
+        fields = arguments["checkpoint"]
+        values = fields.values() if isinstance(fields, dict) else fields
+        return Checkpoint(*values)
+
     async def events(self, first: int, last: int) -> tuple[list[Enqueued], list[AcceptedEvent]]:
         """Return what the inbox and the checkpoints said in blocks `first` to `last`, in order."""
         addresses = [self._inbox.address, self._checkpoints.address]
@@ -200,7 +217,8 @@ class SettlementClient:
             elif log["address"] == self._checkpoints.address:
                 args = self._checkpoints.events.CheckpointAccepted().process_log(log)["args"]
                 number, digest = int(args["number"]), bytes(args["digest"])
-                accepted.append(AcceptedEvent(block, number, digest))
+                transaction = bytes(log["transactionHash"])
+                accepted.append(AcceptedEvent(block, number, digest, transaction))
             else:
                 raise ValueError("a log of another contract")
         return enqueued, accepted

@@ -39,10 +39,14 @@ class InboxAdvance:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointAccepted:
-    """The contract accepted the checkpoint `number` with `digest`, in a final block."""
+    """The contract accepted the checkpoint `number` with `digest`, in a final block.
+
+    `transaction` brought it, if it is the newest as far as is known; else it is empty.
+    """
 
     number: int
     digest: bytes
+    transaction: bytes = b""
 
 
 ChainEvent = InboxAdvance | CheckpointAccepted
@@ -123,7 +127,10 @@ class Watcher:
         cursor = Cursor(last, old.count + len(messages), inbox_chain(old.hash, messages))
         await self._confirm(cursor, final, bool(messages))
         events: list[ChainEvent] = list(_chunks(old, messages))
-        events += [CheckpointAccepted(event.number, event.digest) for event in accepted]
+        newest = accepted[-1] if accepted and last == final else None
+        for event in accepted:
+            transaction = event.transaction if event is newest else b""
+            events.append(CheckpointAccepted(event.number, event.digest, transaction))
         return events, cursor
 
     async def _confirm(self, cursor: Cursor, final: int, advanced: bool) -> None:

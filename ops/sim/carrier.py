@@ -101,7 +101,7 @@ class Carrier:
             EpochBegan: self._on_epoch,
         }
 
-    def _on_installed(self, host: Host, _: LiarEffect) -> None:
+    def _on_installed(self, host: Host, _: object) -> None:
         if host.is_honest:
             self._audits.words.installed(host)
 

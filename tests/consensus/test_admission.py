@@ -16,6 +16,7 @@ from consensus.messages import (
     FETCH_BLOCKS_MAX,
     FETCH_IDS_MAX,
     QC,
+    STATE_NAMES_MAX,
     Batches,
     Blocks,
     Bodies,
@@ -28,14 +29,18 @@ from consensus.messages import (
     GetChain,
     GetHandover,
     GetLast,
+    GetState,
     Head,
     Last,
     Message,
     Observation,
+    Pruned,
     RoundInfo,
     RoundTC,
+    StateObjects,
     block_digest,
 )
+from consensus.snapshot import OBJECT_BYTES_MAX
 from consensus.words import gave_up_of
 from tests.consensus.samples import Sample
 
@@ -53,6 +58,9 @@ BATCH = SAMPLE.batch(2, None, (ID,), (BODY,), 5, (Observation(0, 1, 1),), NO_CLA
 LEADER = SAMPLE.committee.leader
 
 GOOD: dict[str, tuple[int, Message]] = {
+    "question for state": (2, GetState(7, (bytes(32),))),
+    "objects of state": (2, StateObjects(7, (b"\x00chunk", b""))),
+    "pruned": (2, Pruned(17)),
     "batch": (2, BATCH),
     "proposal": (LEADER(2), SAMPLE.proposal(B2)),
     "proposal after a timeout": (LEADER(3), SAMPLE.proposal(B3_AFTER_TIMEOUT)),
@@ -88,7 +96,17 @@ GOOD: dict[str, tuple[int, Message]] = {
     "get block": (0, GetBlock(D1, 3)),
     "get chain": (0, GetChain(3)),
 }
-UNSIGNED = ("get last", "get handover", "get batches", "get bodies", "get block", "get chain")
+UNSIGNED = (
+    "question for state",
+    "objects of state",
+    "pruned",
+    "get last",
+    "get handover",
+    "get batches",
+    "get bodies",
+    "get block",
+    "get chain",
+)
 FREE = {("round info", "committed_height"), ("round info", "tc"), ("last words", "nonce")}
 """Fields that nothing covers: what they may hold is bounded, and believed only so far."""
 
@@ -214,6 +232,11 @@ HOSTILE: dict[str, Callable[[], object]] = {
         replace(SAMPLE.handover(70, D1), keys=(SAMPLE.keys.publics[0],) * 4)
     ),
     "next committee without members": lambda: EpochEnded(replace(SAMPLE.handover(70, D1), keys=())),
+    "question for too much state": lambda: GetState(1, (bytes(32),) * (STATE_NAMES_MAX + 1)),
+    "question for a short name": lambda: GetState(1, (bytes(31),)),
+    "too much state": lambda: StateObjects(1, (b"",) * (STATE_NAMES_MAX + 1)),
+    "an object too large": lambda: StateObjects(1, (bytes(OBJECT_BYTES_MAX + 1),)),
+    "blocks from below zero": lambda: Pruned(-1),
     "question below zero": lambda: GetChain(-1),
     "body that nobody signed": lambda: Bodies((BODY[:-1] + b"\x07",)),
 }

@@ -141,5 +141,5 @@ def test_chunks_follow_the_definition(
             fresh, gone = grown.take()
             for name in gone:
                 del kept[name]
-            kept |= fresh
+            kept.update((bytes(name), object_) for name, object_ in fresh.items())
             assert kept == wanted

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from consensus.command import CommandId
 from consensus.digest import Digest
-from consensus.effects import Reply, Write
+from consensus.effects import Reply, Start, Write
 from consensus.fairorder import OrderedBatch
 from consensus.messages import InboxClaim, LogBatch
 from consensus.sequencer import OrderedBlock
@@ -122,7 +122,7 @@ def test_a_command_goes_from_seen_to_settled() -> None:
     assert (receipt.seen.log, receipt.seen.seq) == (0, 12)
     assert (receipt.ordered.height, receipt.ordered.position) == (1, 1)
     assert (receipt.executed.sequence, receipt.executed.status) == (2, "resting")
-    node.journal.on_accepted(FormedCheckpoint(9, 8, 0, bytes(32), bytes(32)))
+    node.journal.on_accepted(FormedCheckpoint(9, 8, 0, bytes(32), bytes(32), bytes(32)))
     assert node.state(id_) == "settled"
     node.execute([])
     node.height = 8
@@ -353,6 +353,7 @@ def test_a_restarted_node_knows_what_stands_in_its_log(monkeypatch: pytest.Monke
     assert pending_here(solo.replica.consensus.ctx) == there
     solo.store.crash()
     assert pending_here(solo._life().consensus.ctx) == there
+    solo.step(Start())
     solo.run(solo.now_ms + 400)
     assert [told.id for told in solo.told] == [wish.id]
     assert pending_here(solo.replica.consensus.ctx) == {}

@@ -110,7 +110,10 @@ async def test_deposit_checkpoint_by_q_of_n_with_a_liar_then_claim(primary_is_de
 
         events, watcher.cursor = await watcher.look()
         digest = cp.checkpoint_digest(kit.separator, checkpoint)
-        assert events == [CheckpointAccepted(checkpoint.number, digest)]
+        (accepted,) = events
+        assert isinstance(accepted, CheckpointAccepted)
+        assert (accepted.number, accepted.digest) == (checkpoint.number, digest)
+        assert await operator.submitted(accepted.transaction) == checkpoint
         for i in range(N):
             committee.feed(i, cp.Accepted(checkpoint.number, digest))
             assert committee.cores[i].open_numbers == []
