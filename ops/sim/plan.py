@@ -131,6 +131,15 @@ DIALS = Parameters(
     round_timer_max_ms=2_000,
 )
 """Quicker than a real network's defaults, so that a short run holds many rounds and timeouts."""
+SHORT_DIALS = Parameters(
+    batch_interval_ms=20,
+    block_interval_ms=30,
+    empty_block_ms=80,
+    round_timer_ms=200,
+    round_timer_max_ms=800,
+    order_deadline_ms=500,
+)
+"""Shorter timers still, so that a seed of a campaign costs a fraction of a second."""
 
 
 @dataclass(frozen=True, slots=True)

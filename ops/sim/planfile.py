@@ -15,6 +15,7 @@ import msgspec
 from consensus.committee import Parameters
 from ops.sim.liars import LIARS
 from ops.sim.plan import (
+    DIALS,
     BadPlan,
     ClockStep,
     Crash,
@@ -74,7 +75,7 @@ def _changed(thing: Any) -> dict[str, Any]:
 
 
 def _changed_parameters(parameters: Parameters) -> dict[str, Any]:
-    plain = msgspec.structs.asdict(Parameters())
+    plain = msgspec.structs.asdict(DIALS)
     given = msgspec.structs.asdict(parameters)
     return {name: value for name, value in given.items() if value != plain[name]}
 
@@ -151,7 +152,7 @@ def _parameters(given: dict[str, Any]) -> Parameters:
     for name, value in given.items():
         if name not in names or isinstance(value, bool) or not isinstance(value, int):
             raise BadPlan(f"parameters: {name!r} is none, or no number")
-    return msgspec.structs.replace(Parameters(), **given)
+    return msgspec.structs.replace(DIALS, **given)
 
 
 def _liars(given: Any) -> dict[int, str]:

@@ -7,9 +7,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
+import msgspec
+
 from consensus.committee import faults
 from ops.sim.liars import LIARS
-from ops.sim.plan import Crash, Fault, NetworkDials, Partition, Plan, PowerLoss
+from ops.sim.plan import (
+    ClockStep,
+    Crash,
+    Fault,
+    MachineDials,
+    NetworkDials,
+    Partition,
+    Plan,
+    PowerLoss,
+    Stall,
+)
+from ops.sim.wan import WANS
 
 CALM_MS = 2_500
 LONG_DOWN_MS = 10_000
@@ -108,17 +121,74 @@ def _liars(plan: Plan, rng: random.Random) -> Plan:
     return replace(plan, liars={i: rng.choice(kinds) for i in chosen})
 
 
+def _drift(plan: Plan, rng: random.Random) -> Plan:
+    """Clocks run too fast or too slow, and some are set right in between."""
+    drifts = tuple(rng.randint(-2_000, 2_000) for _ in range(plan.nodes))
+    steps = tuple(
+        ClockStep(rng.randrange(plan.nodes), rng.randint(100, CALM_MS - 200), rng.randint(-90, 90))
+        for _ in range(3)
+    )
+    return replace(plan, drifts_ppm=drifts, faults=(*plan.faults, *steps), calm_ms=CALM_MS)
+
+
+def _disk(plan: Plan, rng: random.Random) -> Plan:
+    """A sync takes up to 6 ms, and one in ten up to 300."""
+    dials = MachineDials(sync_max_ms=6, slow_sync=0.1)
+    return replace(plan, machines=dials, calm_ms=CALM_MS)
+
+
+def _disk_crash(plan: Plan, rng: random.Random) -> Plan:
+    return _crash(_disk(plan, rng), rng)
+
+
+def _stall(plan: Plan, rng: random.Random) -> Plan:
+    """Machines stand still, and their inboxes, of 16 frames a peer, overflow."""
+    stalls = []
+    at_ms = 200
+    while at_ms < CALM_MS - 900:
+        stalls.append(Stall(rng.randrange(plan.nodes), at_ms, rng.randint(50, 800)))
+        at_ms += rng.randint(100, 500)
+    return replace(
+        plan,
+        faults=(*plan.faults, *stalls),
+        machines=replace(plan.machines, inbox_frames_max=16),
+        calm_ms=CALM_MS,
+    )
+
+
+def on_wan(plan: Plan, name: str) -> Plan:
+    """Return `plan` over a wide-area network, with timers of 8 times its longest way at least."""
+    timer_ms = max(plan.parameters.round_timer_ms, round(8 * WANS[name].one_way_max_ms))
+    parameters = msgspec.structs.replace(
+        plan.parameters,
+        round_timer_ms=timer_ms,
+        round_timer_max_ms=max(plan.parameters.round_timer_max_ms, 3 * timer_ms),
+    )
+    return replace(plan, parameters=parameters, network=replace(plan.network, wan=name))
+
+
+def _wan(plan: Plan, rng: random.Random) -> Plan:
+    name = plan.network.wan or rng.choice(sorted(WANS))
+    crash = Crash(rng.randrange(plan.nodes), 800, 700)
+    plan = replace(on_wan(plan, name), faults=(crash,), calm_ms=CALM_MS)
+    return replace(plan, network=replace(plan.network, tail=True, loss=0.02))
+
+
 def _mixed(plan: Plan, rng: random.Random) -> Plan:
-    """Everything at once: liars, loss, slow links, crashes, partitions and skewed clocks."""
+    """Everything at once: liars, loss, slow links and disks, crashes, partitions, odd clocks."""
     plan = _liars(_skew(plan, rng), rng)
+    for kind in (_drift, _disk, _stall):
+        if rng.random() < 0.3:
+            plan = kind(plan, rng)
     honest = tuple(i for i in range(plan.nodes) if i not in plan.liars)
     spared = tuple(plan.liars)
     cut = _partition(plan, rng).faults if rng.random() < 0.5 else ()
     crashes = tuple(
         f for f in _crashes(plan, rng, spared) if isinstance(f, Crash) and f.node in honest
     )
-    dials = replace(WILD, loss=rng.choice((0.0, 0.05, 0.15)))
-    return replace(plan, faults=(*crashes, *cut), network=dials, calm_ms=CALM_MS)
+    dials = replace(WILD, loss=rng.choice((0.0, 0.05, 0.15)), tail=rng.random() < 0.5)
+    together = (*plan.faults, *crashes, *cut)
+    return replace(plan, faults=together, network=dials, calm_ms=CALM_MS)
 
 
 SCENARIOS = MappingProxyType(
@@ -136,8 +206,15 @@ SCENARIOS = MappingProxyType(
         "long-down": Scenario("one machine is down for hundreds of blocks", _long_down),
         "skew": Scenario("clocks are up to 450 ms off", _skew),
         "skew-crash": Scenario("clocks are off, and machines crash", _skew_crash),
+        "drift": Scenario("clocks run up to 0.2 % fast or slow, and are set right", _drift),
+        "disk": Scenario("a sync takes milliseconds, sometimes hundreds", _disk),
+        "disk-crash": Scenario(
+            "slow disks, and machines crash, also before a sync ends", _disk_crash
+        ),
+        "stall": Scenario("machines stand still, and their inboxes overflow", _stall),
+        "wan": Scenario("replicas stand on several continents, and one crashes", _wan),
         "liars": Scenario("f liars of random kinds", _liars),
-        "mixed": Scenario("f liars, loss, storms, crashes, partitions and skew at once", _mixed),
+        "mixed": Scenario("f liars, and everything above at once but the continents", _mixed),
     }
 )
 
