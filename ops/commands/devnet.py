@@ -46,6 +46,20 @@ import trio
     "for want of a quorum, and must go on.",
 )
 @click.option(
+    "--byzantine",
+    multiple=True,
+    metavar="NODE:BEHAVIOUR",
+    help="Let a node lie from a third of the trading on; repeat for more, at most f.",
+)
+@click.option("--beyond", is_flag=True, help="Allow more than f liars, to see what breaks.")
+@click.option("--list-behaviours", is_flag=True, help="Show how nodes may lie, and exit.")
+@click.option(
+    "--kills",
+    default=0,
+    type=click.IntRange(0, 100_000),
+    help="Hunt: kill -9 random nodes so many times while trading, then read all disks.",
+)
+@click.option(
     "--home",
     type=click.Path(path_type=Path, file_okay=False),
     help="Keep everything here; must not exist or be empty. Default: a temporary folder.",
@@ -66,6 +80,10 @@ def command(
     events: int | None,
     seed: int,
     kill: int,
+    byzantine: tuple[str, ...],
+    beyond: bool,
+    list_behaviours: bool,
+    kills: int,
     home: Path | None,
     keep: bool,
     as_json: bool,
@@ -74,9 +92,26 @@ def command(
     """Run a whole network on this machine: an Ethereum chain with the settlement contracts, nodes
     as processes, 50 traders with real deposits. It trades, settles, withdraws, and checks that
     every node agrees; the exit status says whether everything held.
+
+    With --byzantine the named nodes lie, and only the honest ones are judged: agreement, every
+    client's command executed, and the fairness of the order against their own logs of receipt.
     """
+    from ops.devnet.behaviours import BEHAVIOURS, BadBehaviour, parse_behaviours
     from ops.devnet.run import Options
 
+    if list_behaviours:
+        width = max(len(name) for name in BEHAVIOURS)
+        for name, about in sorted(BEHAVIOURS.items()):
+            click.echo(f"  {name:<{width}}  {about}")
+        return
+    try:
+        liars = parse_behaviours(byzantine, nodes, beyond)
+    except BadBehaviour as error:
+        raise click.UsageError(f"--byzantine: {error}") from None
+    if keep and (liars or kills):
+        raise click.UsageError("--keep: the disks are read after all nodes have ended")
+    if liars and (kills or kill):
+        raise click.UsageError("--byzantine: not together with kills; there is crash-loop")
     with tempfile.TemporaryDirectory(prefix="fairlane-devnet-") as temporary:
         place = home if home is not None else Path(temporary)
         place.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -87,11 +122,13 @@ def command(
             home=place,
             replay=replay,
             rate=rate,
-            seconds=seconds if events is None else 86_400.0,
+            seconds=seconds if events is None and not kills else 86_400.0,
             events=events if events is not None else sys.maxsize,
             seed=seed,
             kill=min(kill, nodes),
             log_level=log_level,
+            kills=kills,
+            byzantine=liars,
         )
         sys.exit(_run(options, keep, as_json))
 

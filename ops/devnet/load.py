@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import trio
 
 from ops.admission import SigningDomain
-from ops.client import Client, JournalFull
+from ops.client import Client, JournalFull, Pending
 from ops.devnet.orders import IndexFollower, Scale, to_action
 from ops.devnet.traders import Trader
 from ops.flow.event import FlowEvent
@@ -37,12 +37,27 @@ class Load:
         self._traders = traders
         self._follower = follower
         self._scale = scale
+        self._trader_of: dict[str, int] = {}
         self.submitted_ms: dict[str, int] = {}
         """Command id in hex -> when it was handed to the client."""
         self.started_s = 0.0
         self.late = 0
         self._signed = 0
+        self._pending: dict[str, Pending] = {}
         self.done = False
+
+    def stop(self) -> None:
+        """Send no more."""
+        self.done = True
+
+    @property
+    def seen(self) -> list[str]:
+        """The commands that at least one gateway has in a persisted log, by its word."""
+        return [id_ for id_, pending in self._pending.items() if pending.seen_by]
+
+    def of_trader(self, place: int) -> list[str]:
+        """Return the commands of one trader, by his place."""
+        return [id_ for id_, trader in self._trader_of.items() if trader == place]
 
     async def run(
         self, events: Iterator[FlowEvent], rate: int, count_max: int, seconds: float
@@ -51,7 +66,7 @@ class Load:
         self.started_s = trio.current_time()
         sent = 0
         exhausted = False
-        while not exhausted and sent < count_max:
+        while not exhausted and not self.done and sent < count_max:
             elapsed = trio.current_time() - self.started_s
             if elapsed >= seconds:
                 break
@@ -81,11 +96,14 @@ class Load:
         now_ms = time.time_ns() // 1_000_000
         while True:
             try:
-                await self._client.submit_many(commands)
+                pending = await self._client.submit_many(commands)
                 break
             except JournalFull:
                 self.late += 1
                 await trio.sleep(0.1)
-        for command in commands:
-            self.submitted_ms[hexed(command.id)] = now_ms
+        for event, command, each in zip(batch, commands, pending, strict=True):
+            id_ = hexed(command.id)
+            self.submitted_ms[id_] = now_ms
+            self._pending[id_] = each
+            self._trader_of[id_] = event.id % len(self._traders)
         return len(batch)

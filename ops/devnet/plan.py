@@ -117,7 +117,7 @@ def make_genesis(plan: Plan, chain_id: int, deployed: Deployed, market: MarketGe
 def write_homes(plan: Plan, genesis: Genesis, rpc_url: str, log_level: str) -> None:
     """Write every node's home: node.toml, genesis.json, keys.json and its passphrase."""
     for node in plan.nodes:
-        node.home.mkdir(parents=True, mode=0o700)
+        node.home.mkdir(parents=True, mode=0o700, exist_ok=True)
         passphrase = secrets.token_hex(16)
         path = node.home / PASSPHRASE_FILE
         path.touch(mode=0o600)

@@ -8,10 +8,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
+
+from ops.devnet.warm import GO
 
 STOP_S = 8.0
 START_S = 60.0
@@ -32,29 +35,54 @@ def _die_with_parent() -> None:
 
 @dataclass(slots=True)
 class Child:
-    """One `fairlane` command as a process, its standard error in a file."""
+    """One `python -m module` as a process, its standard error in a file."""
 
     name: str
     arguments: Sequence[str]
     log: Path
+    module: str = "ops"
     process: subprocess.Popen[bytes] | None = None
     starts: int = 0
     cpu_s: float = 0.0
     rss_kb_max: int = 0
     expected_down: bool = field(default=False)
+    ready: bool = False
+    """Whether it has said its first line."""
+    _prepared: subprocess.Popen[bytes] | None = None
+
+    def prepare(self) -> None:
+        """Have the next start's process import what a node needs, and wait. Source: `warm`."""
+        if self._prepared is None:
+            self.log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            warm = ["ops.devnet.warm", self.module, *self.arguments]
+            self._prepared = self._spawn(warm, subprocess.PIPE)
+
+    def _begin(self) -> subprocess.Popen[bytes]:
+        process, self._prepared = self._prepared, None
+        if process is not None and process.poll() is None:
+            assert process.stdin is not None
+            with suppress(BrokenPipeError):
+                process.stdin.write(GO)
+                process.stdin.close()
+            return process
+        return self._spawn([self.module, *self.arguments], subprocess.DEVNULL)
 
     async def start(self) -> str:
         """Start it and return the first line that it prints. Errors: ProcessFailed."""
-        self.process = self._spawn()
+        process = self.process = self._begin()
         self.starts += 1
+        self.ready = False
         self.expected_down = False
         with trio.move_on_after(START_S):
             line: str = await trio.to_thread.run_sync(  # type: ignore[call-arg]  # stale stubs
-                self._first_line, abandon_on_cancel=True
+                _first_line, process, abandon_on_cancel=True
             )
             if line:
+                self.ready = self.process is process and not self.expected_down
                 return line
-        self.kill()
+        if process.poll() is None:
+            process.kill()
+            process.wait()
         raise ProcessFailed(f"{self.name} did not start; see {self.log}\n{self.last_words()}")
 
     def last_words(self) -> str:
@@ -62,21 +90,16 @@ class Child:
         lines = self.log.read_text(errors="replace").splitlines()
         return "\n".join(lines[-LAST_LINES:])
 
-    def _spawn(self) -> subprocess.Popen[bytes]:
+    def _spawn(self, command: Sequence[str], stdin: int) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "ops", *self.arguments],
-                stdin=subprocess.DEVNULL,
+                [sys.executable, "-m", *command],
+                stdin=stdin,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 start_new_session=True,
                 preexec_fn=_die_with_parent,
             )
-
-    def _first_line(self) -> str:
-        assert self.process is not None
-        assert self.process.stdout is not None
-        return self.process.stdout.readline(LINE_BYTES_MAX).decode().strip()
 
     @property
     def running(self) -> bool:
@@ -100,13 +123,24 @@ class Child:
     def kill(self) -> None:
         """End it at once, as power loss would."""
         self.expected_down = True
+        self.ready = False
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
 
+    def signal(self, number: int) -> None:
+        """Send it a signal, if it runs."""
+        if self.process is not None and self.running:
+            self.process.send_signal(number)
+
     async def stop(self) -> int:
         """Ask it to end, and kill it when it does not; return its exit status."""
         self.expected_down = True
+        self.ready = False
+        if self._prepared is not None:
+            self._prepared.kill()
+            self._prepared.wait()
+            self._prepared = None
         process = self.process
         if process is None:
             return 0
@@ -118,3 +152,8 @@ class Child:
         if process.poll() is None:
             process.kill()
         return process.wait()
+
+
+def _first_line(process: subprocess.Popen[bytes]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline(LINE_BYTES_MAX).decode().strip()

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import json
+import signal
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
 import trio
+from msgspec.structs import replace
 
 from consensus.committee import faults
 from matcher.genesis import MarketGenesis, devnet_genesis
 from ops.admission import SigningDomain, signing_domain
 from ops.client import Client, Config, Journal, open_client
+from ops.devnet.behaviours import CRASH_LOOP
 from ops.devnet.load import Load
 from ops.devnet.orders import IndexFollower, Scale, first_price
 from ops.devnet.plan import (
     CHECKPOINT_INTERVAL_MS,
     HOST,
+    NodePlan,
     Plan,
     make_genesis,
     make_plan,
@@ -30,6 +35,7 @@ from ops.devnet.plan import (
 from ops.devnet.prices import PriceBoard, serve_prices
 from ops.devnet.processes import Child
 from ops.devnet.report import Summary, percentiles
+from ops.devnet.stores import Disks
 from ops.devnet.traders import (
     DEPOSIT,
     WAIT_S,
@@ -41,6 +47,8 @@ from ops.devnet.traders import (
     proof_of,
     withdraw,
 )
+from ops.devnet.trouble import Trouble, until
+from ops.devnet.verdict import Lies, hunted, lied
 from ops.devnet.watch import Watch
 from ops.flow.event import FlowEvent
 from ops.flow.files import counts_satoshi, read
@@ -60,12 +68,11 @@ CHECKPOINTS_MIN = 3
 IN_FLIGHT_MAX = 50_000
 EXECUTE_S = 60.0
 SAMPLE_S = 0.5
-POLL_S = 0.1
-KILL_AFTER_S = 5.0
-DOWN_S = 4.0
-DRAIN_S = 2.0
-"""After which no status that was asked for before a kill can arrive any more."""
-RESUME_S = 30.0
+HONEST_SHARE = 3
+"""Liars are honest for the first of so many parts of the trading, to compare with."""
+HUNT_LIFETIME_MS = 115_000
+"""Commands of a hunt may have to wait for nodes to come back; the door takes up to 120 s."""
+HUNT_EXECUTE_S = 120.0
 PACE = Pace(poll_s=0.1)
 
 
@@ -82,6 +89,8 @@ class Options:
     seed: int
     kill: int
     log_level: str
+    kills: int = 0
+    byzantine: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +132,27 @@ class Devnet:
             ["chain", "--port", "0", "--accounts", "1", "--json", *self._funds()],
             options.home / "chain.log",
         )
-        self.nodes = [
-            Child(f"node {n.index}", ["node", "--home", str(n.home)], n.home / "node.log")
-            for n in self.plan.nodes
-        ]
-        self.watch = Watch([node.url for node in self.plan.nodes])
-        self.kills = 0
+        self.nodes = [self._child(node) for node in self.plan.nodes]
+        self.honest = [i for i in range(options.nodes) if i not in options.byzantine]
+        self.watch = Watch([self.plan.nodes[i].url for i in self.honest])
         self.faults: list[str] = []
+        self.liars_ended: list[str] = []
+        self.trouble = Trouble(self.nodes, self.watch, say, self.faults, options.seed)
+        self._lying_from_ms = 0
+
+    def _child(self, node: NodePlan) -> Child:
+        behaviour = self.options.byzantine.get(node.index, CRASH_LOOP)
+        log = node.home / "node.log"
+        if behaviour == CRASH_LOOP:
+            return Child(f"node {node.index}", ["node", "--home", str(node.home)], log)
+        arguments = [
+            str(node.home),
+            behaviour,
+            f"--liars={','.join(map(str, self.options.byzantine))}",
+            f"--victim={bytes(self.traders[0].wallet.address).hex()}",
+            f"--seed={self.options.seed}",
+        ]
+        return Child(f"node {node.index}", arguments, log, "ops.devnet.liar")
 
     def _funds(self) -> list[str]:
         addresses = operators(self.plan.nodes) + [bytes(t.wallet.address) for t in self.traders]
@@ -151,13 +174,15 @@ class Devnet:
     ) -> Summary:
         options = self.options
         self._say(f"home {options.home}")
+        for child in self.nodes:
+            child.prepare()
         started = json.loads(await self.chain.start())
         rpc = await stack.enter_async_context(open_rpc(started["url"]))
         secret = bytes.fromhex(started["accounts"][0]["private_key"][2:])
         deployer = Transactor(rpc, CHAIN_ID, secret, PACE)
         self._say(f"chain {CHAIN_ID} at {started['url']}; deploying the settlement contracts")
         deployed = await deploy(rpc, deployer, self._terms())
-        genesis = make_genesis(self.plan, CHAIN_ID, deployed, self._market)
+        genesis = self.genesis = make_genesis(self.plan, CHAIN_ID, deployed, self._market)
         await trio.to_thread.run_sync(
             write_homes, self.plan, genesis, started["url"], options.log_level
         )
@@ -193,6 +218,7 @@ class Devnet:
         claimed = await self._withdraw(client, domain, bank)
         await self._settle(load)
         summary = self._summary(load, credited, claimed, seconds, used)
+        summary = await self._read_disks(load, summary)
         if keep is not None:
             keep(summary)
             await trio.sleep_forever()
@@ -215,6 +241,7 @@ class Devnet:
             domain=domain,
             faults=faults(len(urls)),
             poll_seconds_min=0.2,
+            lifetime_ms=HUNT_LIFETIME_MS if self.options.kills else 60_000,
         )
 
     async def _sample(self) -> None:
@@ -224,13 +251,15 @@ class Devnet:
                 child.sample()
                 if child.process is not None and not child.running and not child.expected_down:
                     child.expected_down = True
-                    self.faults.append(f"{child.name} ended by itself: {child.last_words()}")
+                    lies = child.module != "ops"
+                    said = f"{child.name} ended by itself: {child.last_words()}"
+                    (self.liars_ended if lies else self.faults).append(said)
             await trio.sleep(SAMPLE_S)
 
     async def _deposits(self, client: Client) -> int:
         """Wait until every node has consumed all deposits; return how many are credited."""
         with trio.move_on_after(WAIT_S):
-            await _until(self._deposits_consumed)
+            await until(self._deposits_consumed)
             accounts = [await client.account(bytes(t.wallet.address)) for t in self.traders]
             return sum(account.cash == DEPOSIT for account in accounts)
         raise SetupFailed("the deposits were not credited in time")
@@ -242,16 +271,39 @@ class Devnet:
     async def _trade(self, load: Load) -> None:
         options = self.options
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._progress, load, nursery.cancel_scope)
-            if options.kill == 1:
-                nursery.start_soon(self._kill_one)
-            elif options.kill > 1:
-                nursery.start_soon(self._stall, options.kill)
-            await load.run(self._flow.events, options.rate, options.events, options.seconds)
-            with trio.move_on_after(EXECUTE_S):
-                await _until(lambda: self._all_executed(load))
-            await _until(lambda: self.kills == options.kill)
+            nursery.start_soon(self._progress, load)
+            if options.byzantine:
+                nursery.start_soon(self._lie, nursery)
+            async with trio.open_nursery() as troubles:
+                if options.kill == 1:
+                    troubles.start_soon(self.trouble.kill_one)
+                elif options.kill > 1:
+                    troubles.start_soon(self.trouble.stall, options.kill)
+                if options.kills:
+                    troubles.start_soon(self._hunt, load)
+                await load.run(self._flow.events, options.rate, options.events, options.seconds)
+                with trio.move_on_after(HUNT_EXECUTE_S if options.kills else EXECUTE_S):
+                    await until(lambda: self._all_executed(load))
             nursery.cancel_scope.cancel()
+
+    async def _hunt(self, load: Load) -> None:
+        """Trade for as long as the hunt lasts."""
+        self._say(f"kill -9, {self.options.kills} times, --seed {self.options.seed}")
+        await self.trouble.hunt(self.options.kills)
+        load.stop()
+
+    async def _lie(self, nursery: trio.Nursery) -> None:
+        """Let the liars be honest for a while, then lie."""
+        seconds = min(self.options.seconds, self.options.events / self.options.rate)
+        await trio.sleep(seconds / HONEST_SHARE)
+        named = ", ".join(f"node {i}: {name}" for i, name in self.options.byzantine.items())
+        self._say(f"from now on they lie: {named}")
+        self._lying_from_ms = time.time_ns() // 1_000_000
+        for i, name in self.options.byzantine.items():
+            if name == CRASH_LOOP:
+                nursery.start_soon(self.trouble.crash_loop, self.nodes[i])
+            else:
+                self.nodes[i].signal(signal.SIGUSR1)
 
     def _all_executed(self, load: Load) -> bool:
         ids = list(load.submitted_ms)
@@ -259,42 +311,7 @@ class Devnet:
             self.watch.everywhere(ids) == len(ids)
         )
 
-    async def _kill_one(self) -> None:
-        """Kill a node in the middle of trading, and start it again a little later."""
-        await trio.sleep(KILL_AFTER_S)
-        victim = self.nodes[-1]
-        self._say(f"kill -9 {victim.name}")
-        victim.kill()
-        await trio.sleep(DOWN_S)
-        await victim.start()
-        self._say(f"{victim.name} is up again")
-        self.kills += 1
-
-    async def _stall(self, count: int) -> None:
-        """Kill more nodes than the network can miss: it stops; as they return, it goes on."""
-        await trio.sleep(KILL_AFTER_S)
-        victims = self.nodes[-count:]
-        self._say(f"kill -9 {', '.join(victim.name for victim in victims)}: no quorum is left")
-        for victim in victims:
-            victim.kill()
-        await trio.sleep(DRAIN_S)
-        stopped = self.watch.height()
-        await trio.sleep(DOWN_S)
-        if self.watch.height() != stopped:
-            self.faults.append("blocks were committed without a quorum")
-        self._say(f"the network stands still at height {stopped}")
-        for victim in victims:
-            await victim.start()
-            self.kills += 1
-            self._say(f"{victim.name} is up again")
-            resumed = trio.current_time()
-            with trio.move_on_after(RESUME_S):
-                await _until(lambda: self.watch.height() > stopped)
-                self._say(f"blocks again after {trio.current_time() - resumed:.1f} s")
-                continue
-            self.faults.append("the network did not go on when a node returned")
-
-    async def _progress(self, load: Load, _: object) -> None:
+    async def _progress(self, load: Load) -> None:
         last = 0
         while True:
             await trio.sleep(1)
@@ -334,7 +351,7 @@ class Devnet:
         """Wait until checkpoints on chain cover everything that was traded."""
         target = max(self.watch.nodes[0].heights.values(), default=0)
         with trio.move_on_after(SETTLE_S):
-            await _until(lambda: self._settled(target))
+            await until(lambda: self._settled(target))
             return
         self.faults.append("checkpoints on chain do not cover what was traded")
 
@@ -376,7 +393,7 @@ class Devnet:
                 self.watch.executed_latencies(load.submitted_ms, faults(len(self.nodes)) + 1)
             ),
             executed_everywhere_latency_ms=percentiles(
-                self.watch.executed_latencies(load.submitted_ms, len(self.nodes))
+                self.watch.executed_latencies(load.submitted_ms, len(self.watch.nodes))
             ),
             settled_latency_ms=percentiles(self.watch.settled_latencies(load.submitted_ms)),
             deposits_credited=credited,
@@ -387,9 +404,30 @@ class Devnet:
             rss_mb_max=round(max(child.rss_kb_max for child in self.nodes) * 1.024e-3, 1),
             cpu_s_per_node=round(sum(used) / len(used), 1) if used else 0.0,
             cpu_s_chain=round(self.chain.cpu_s, 1),
-            kills=self.kills,
+            kills=self.trouble.kills,
             faults=self.faults,
         )
+
+    async def _read_disks(self, load: Load, summary: Summary) -> Summary:
+        """End the nodes, and hold what their disks say against what was promised."""
+        options = self.options
+        if not options.byzantine and not options.kills:
+            return summary
+        self._say("ending the nodes; reading their disks")
+        async with trio.open_nursery() as nursery:
+            for child in self.nodes:
+                nursery.start_soon(child.stop)
+        homes = [node.home for node in self.plan.nodes]
+        disks = Disks(self.genesis, homes, tuple(options.byzantine))
+        report = await trio.to_thread.run_sync(disks.read)
+        self.faults.extend(report.faults)
+        if options.kills:
+            found = hunted(self.trouble, load, options.kills, disks, report)
+            summary = replace(summary, hunt=found)
+        if options.byzantine:
+            story = Lies(options.byzantine, options.nodes, self._lying_from_ms, self.liars_ended)
+            summary = replace(summary, byzantine=lied(story, load, self.watch, report))
+        return replace(summary, faults=self.faults)
 
     def _judge(
         self,
@@ -413,9 +451,3 @@ class Devnet:
             self.faults.append(f"only {checkpoints} checkpoints on chain")
         if credited != TRADERS:
             self.faults.append(f"{credited} of {TRADERS} deposits credited")
-
-
-async def _until(holds: Callable[[], bool]) -> None:
-    """Return once `holds` does; it looks at what other processes said, so there is no event."""
-    while not holds():  # noqa: ASYNC110
-        await trio.sleep(POLL_S)
