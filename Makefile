@@ -51,6 +51,7 @@ bench: setup ## run the benchmarks (ARGS="-k book")
 
 model: setup ## check the model of the voting rules with spin (ARGS=--long for an hour of it)
 	@$(BIN)/python -m tests.formal.spin $(ARGS)
+	@$(if $(findstring --long,$(ARGS)),$(BIN)/python -m tests.consensus.safety_search)
 
 contracts: setup ## recompile the contracts, compare with the committed ones, fuzz them (needs node)
 	@node=$$(ops/setup/node.sh) && PATH="$$PATH:$$node" contracts/build.sh check

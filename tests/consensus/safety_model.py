@@ -39,6 +39,10 @@ class Rules:
     """Whether a replica may come back with the last vote forgotten."""
     ignores_tc_qc: bool = False
     """Whether a block may stand on a TC although it names a higher QC."""
+    persists: bool = True
+    """Whether what a replica signed is on disk before it leaves."""
+    forks_only: bool = False
+    """Whether a search looks for forks alone, not for what comes before them."""
 
 
 @dataclass(frozen=True)
@@ -79,25 +83,6 @@ class Model:
         if block not in self._digests:
             self._digests[block] = block_digest(block)
         return self._digests[block]
-
-    def key(self, state: State) -> object:
-        """Return what tells states apart: replicas may change places, old bytes do not matter."""
-        each = []
-        for i, record in enumerate(state.records):
-            tc, voted = record.hi_tc, record.commit_vote
-            each.append(
-                (
-                    record.last_voted,
-                    record.hi_timeout,
-                    (record.lock.round, record.lock.block),
-                    (tc.round, tc.high_round) if tc else (0, 0),
-                    voted.round if voted else 0,
-                    sorted(self.digest(state.blocks[k]) for a, k in state.votes if a == i),
-                    sorted(digest for a, digest in state.commits if a == i),
-                    sorted(rest for a, *rest in state.timeouts if a == i),
-                )
-            )
-        return repr((sorted(each), sorted(self.digest(block) for block in state.blocks)))
 
     def certified(self, state: State) -> list[int]:
         """Return the indices of blocks that have a QC, the liars' votes counted."""

@@ -1,23 +1,23 @@
 """The voting rules alone: small committees exhaustively, larger adventures at random, mutations.
 
-The adversary of `safety_model` proposes, delivers and forms certificates as it likes; what may
-not happen is two committed blocks that are not on one chain. `-s` prints what was explored.
+The adversaries of `safety_search` and `safety_model` propose, deliver and form certificates as they
+like; what may not happen is two committed blocks that are not on one chain. `-s` prints what was
+explored. Three rounds: `make model ARGS=--long`.
 """
 
 from __future__ import annotations
 
-import os
 import random
-from collections import deque
 from itertools import count
 
 import pytest
 
 from consensus.messages import QC, Block, CommitVote
 from consensus.safety import Safety, SafetyViolation, extends, genesis_qc
-from tests.consensus.safety_model import GENESIS, Model, NoSigner, Rules, State, random_walk
+from tests.consensus.safety_model import GENESIS, Model, NoSigner, Rules, random_walk
+from tests.consensus.safety_search import FORK, Search
 
-STATES_MAX = 8_000
+STATES_MAX = 500_000
 WALKS = 250
 
 
@@ -46,40 +46,73 @@ class IgnoresHighestQC(Safety):
         return block.round > self.last_voted and (block.qc.round == block.round - 1 or by_tc)
 
 
-def explore(model: Model, states_max: int) -> tuple[int, bool, bool]:
-    """Visit states breadth first; return how many, whether that is all, and whether one forked."""
-    start = model.start()
-    seen = {model.key(start)}
-    waiting: deque[State] = deque([start])
-    while waiting and len(seen) < states_max:
-        state = waiting.popleft()
-        for action in model.actions(state):
-            after = model.apply(state, action)
-            key = model.key(after)
-            if key not in seen:
-                seen.add(key)
-                waiting.append(after)
-                if model.forks(after):
-                    return len(seen), False, True
-    return len(seen), not waiting, False
+class LockWithCommitVote(Safety):
+    """Raises the lock only where it commit-votes."""
+
+    def take_qc(self, qc: QC) -> bool:
+        return qc.round > self.hi_timeout and super().take_qc(qc)
 
 
-def test_no_state_of_a_round_with_two_proposals_forks() -> None:
-    """Every state of four replicas: nothing is left to chance."""
-    states, whole, forked = explore(Model(4, rounds_max=1, per_round_max=2), STATES_MAX)
-    print(f"{states} states")
-    assert whole and states > 1_000
-    assert not forked
+SOUND = {
+    "one round, two proposals": Search(1, 2, crashes=True),
+    "two rounds, crashes": Search(2, 1, crashes=True),
+    "two rounds, two proposals each, crashes": Search(2, 2, crashes=True),
+    "five replicas, crashes": Search(2, 1, crashes=True, n=5),
+    "lock raised only with a commit vote": Search(
+        2, 2, Rules(safety=LockWithCommitVote, forks_only=True), crashes=True
+    ),
+}
 
 
-def test_no_state_of_two_rounds_forks() -> None:
-    """The first thousands of a quarter million; FAIRLANE_SIM_SEEDS explores all of them."""
-    long_form = "FAIRLANE_SIM_SEEDS" in os.environ
-    most = 1_000_000 if long_form else STATES_MAX
-    states, whole, forked = explore(Model(4, rounds_max=2, per_round_max=1), most)
-    print(f"{states} states")
-    assert whole or not long_form
-    assert not forked
+@pytest.mark.parametrize("name", SOUND)
+def test_no_reachable_state_breaks_a_claim(name: str) -> None:
+    """Every state, with a crash at every point: nothing is left to chance. The last one has no
+    lock where it should: that stops networks, and does not fork them."""
+    verdict = SOUND[name].run(STATES_MAX)
+    print(f"{name}: {verdict}")
+    assert verdict.whole and not verdict.fault, verdict.steps
+
+
+def test_records_that_differ_in_what_no_rule_reads_are_alike() -> None:
+    """The reduction that makes three rounds feasible changes no verdict, and saves states."""
+    for rules in (Rules(), Rules(safety=NoTimeoutCheck, forks_only=True)):
+        exact = Search(2, 1, rules, crashes=True).run(STATES_MAX)
+        alike = Search(2, 1, rules, crashes=True, reduced=True).run(STATES_MAX)
+        assert exact.fault == alike.fault
+        assert alike.states < exact.states
+
+
+BROKEN = {
+    "a quorum of two": (FORK, Search(1, 2, Rules(quorum=2, forks_only=True))),
+    "a quorum of 2f+1 among five": (FORK, Search(1, 2, Rules(quorum=3, forks_only=True), n=5)),
+    "no hi_timeout check": (FORK, Search(2, 1, Rules(safety=NoTimeoutCheck, forks_only=True))),
+    "a commit vote that leaves the lock": (
+        FORK, Search(2, 1, Rules(safety=LeavesLock, forks_only=True)),
+    ),
+    "a forgotten last_voted": (FORK, Search(2, 2, Rules(forgets=True, forks_only=True))),
+    "a vote that leaves before its record": (
+        FORK, Search(2, 2, Rules(persists=False, forks_only=True), crashes=True),
+    ),
+    "a TC that ignores the highest QC": (
+        FORK, Search(3, 1, Rules(safety=IgnoresHighestQC, forks_only=True)),
+    ),
+    "a two-chain whose rounds do not follow": (
+        "a certificate that leaves a committed block",
+        Search(3, 1, Rules(two_chain_gap=True), reduced=True),
+    ),
+    "lock raised only with a commit vote": (
+        "a QC that does not open the next round", Search(2, 1, Rules(safety=LockWithCommitVote)),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_each_rule_taken_away_is_noticed(name: str) -> None:
+    fault, search = BROKEN[name]
+    verdict = search.run(STATES_MAX, trail=True)
+    print(f"{name}: {verdict}", *verdict.steps, sep="\n  ")
+    assert verdict.fault == fault
+    assert verdict.steps
 
 
 @pytest.mark.parametrize("n", [4, 5, 7])

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.formal.spin import BROKEN, SOUND, missing, run
+from tests.consensus.safety_search import Search
+from tests.formal.spin import BROKEN, SOUND, Check, missing, run, size
 
 LACKING = missing()
 pytestmark = pytest.mark.skipif(LACKING is not None, reason=str(LACKING))
@@ -34,3 +35,13 @@ def test_symmetry_keeps_one_state_of_up_to_six() -> None:
     apart = run(SOUND["two rounds, two proposals each"])
     alike = run(SOUND["two rounds, two proposals each, one state of those alike"])
     assert alike.states < apart.states <= 6 * alike.states
+
+
+@pytest.mark.parametrize(("n", "slots"), [(4, 1), (4, 2), (5, 1)])
+def test_the_model_and_the_code_have_the_same_states(n: int, slots: int) -> None:
+    """Two searches that share no line: one of Promela, one of the production class."""
+    model = run(Check(size(2, slots, "SYMMETRY", f"HONEST={n - 1}")))
+    code = Search(2, slots, n=n, reduced=True).run(100_000)
+    print(f"n={n}, {slots} proposals a round: {model.states} and {code.states} states")
+    assert model.whole and code.whole
+    assert model.states == code.states
