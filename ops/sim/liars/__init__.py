@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
+from ops.sim.liars.answers import (
+    BadState,
+    Counterfeiter,
+    Dripper,
+    Flooder,
+    Foreigner,
+    Mirror,
+)
 from ops.sim.liars.base import Desk, Frame, Liar
 from ops.sim.liars.edge import Babbler, Boaster, Echoer, Forger
 from ops.sim.liars.logs import (
@@ -35,7 +43,16 @@ from ops.sim.liars.rounds import (
     Twin,
     TwoVoter,
 )
-from ops.sim.liars.traders import Cycler, Expirer, Planter
+from ops.sim.liars.traders import Cycler, Expirer, Introducer, Planter, Resigner
+from ops.sim.liars.votes import (
+    Abstainer,
+    Amnesiac,
+    Hider,
+    LateVoter,
+    LeaverOut,
+    StaleLeader,
+    WrongState,
+)
 
 _ALL: tuple[type[Liar], ...] = (
     Mute,
@@ -70,6 +87,21 @@ _ALL: tuple[type[Liar], ...] = (
     Cycler,
     Planter,
     Expirer,
+    Introducer,
+    Resigner,
+    LateVoter,
+    Abstainer,
+    Hider,
+    Amnesiac,
+    LeaverOut,
+    WrongState,
+    StaleLeader,
+    Counterfeiter,
+    Foreigner,
+    Mirror,
+    Dripper,
+    Flooder,
+    BadState,
 )
 
 LIARS = MappingProxyType({kind.name: kind for kind in _ALL})

@@ -119,6 +119,8 @@ class Liar:
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
         self._core: Replica | None = None
+        self.lies = 0
+        """Messages withheld, changed or added, and receipts or clocks falsified."""
 
     @property
     def core(self) -> Replica:
@@ -134,7 +136,11 @@ class Liar:
         """Return what this replica does about `event`, truthful or not."""
         heard = self.hear(event)
         effects = [] if heard is None else list(self.core.step(now_ms, heard))
-        return [*self.rewrite(effects), *self.extra(now_ms, event)]
+        done = self.rewrite(effects)
+        for effect in self.extra(now_ms, event):
+            self.lies += isinstance(effect, Send | Frame)
+            done.append(effect)
+        return done
 
     def hear(self, event: Input) -> Input | None:
         """Return the input that the core gets, or None."""
@@ -147,12 +153,17 @@ class Liar:
             match effect:
                 case Broadcast(message):
                     for peer in self.desk.peers:
-                        done += [Send(p, m) for p, m in self.say(peer, message)]
+                        done += self._spoken(peer, message)
                 case Send(peer, message):
-                    done += [Send(p, m) for p, m in self.say(peer, message)]
+                    done += self._spoken(peer, message)
                 case _:
                     done.append(effect)
         return done
+
+    def _spoken(self, peer: int, message: Message) -> list[Send]:
+        said = [Send(to, instead) for to, instead in self.say(peer, message)]
+        self.lies += len(said) != 1 or said[0].message is not message or said[0].peer != peer
+        return said
 
     def say(self, peer: int, message: Message) -> Said:
         """Return what is sent instead of `message` to `peer`."""

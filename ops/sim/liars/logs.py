@@ -42,6 +42,7 @@ class _ArrangedLog(OwnLog):
     arrange: Callable[[Receipts, int], Receipts]
     clock: Callable[[int], int]
     span_ms: int
+    lied: Callable[[], None]
 
     def due_ms(self) -> int:
         return max(super().due_ms(), self.last_batch_ms + self.span_ms)
@@ -49,6 +50,8 @@ class _ArrangedLog(OwnLog):
     def make_batch(self, now_ms: int, body_of: Callable[[CommandId], bytes]) -> SealedBatch:
         waiting = list(self._waiting)
         arranged = self.arrange(waiting, now_ms)
+        if arranged != waiting or self.clock(now_ms) != now_ms:
+            self.lied()
         real = dict(waiting)
         for id_, _ in arranged:
             if id_ not in real:
@@ -68,6 +71,10 @@ class _LogLiar(Liar):
         super().adopt(core)
         log = lying_log(core, _ArrangedLog)
         log.arrange, log.clock, log.span_ms = self.arrange, self.clock, self.span_ms
+        log.lied = self._lied
+
+    def _lied(self) -> None:
+        self.lies += 1
 
     def arrange(self, waiting: Receipts, now_ms: int) -> Receipts:
         return waiting
@@ -303,6 +310,7 @@ class Inventor(Liar):
     def hear(self, event: Input) -> Input | None:
         match event:
             case L1Observed():
+                self.lies += 1
                 since = len(self._invented)
                 fresh = (b"invented %d" % since,)
                 self._invented += fresh

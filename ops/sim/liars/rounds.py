@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import ClassVar
 
 from msgspec.structs import replace
 
@@ -49,6 +50,7 @@ class Mute(Liar):
     about = "does nothing at all"
 
     def step(self, now_ms: int, event: Input) -> list[LiarEffect]:
+        self.lies += 1
         return []
 
 
@@ -135,6 +137,9 @@ class Turncoat(Liar):
 class Staller(Liar):
     name = "stall"
     about = "sends proposals and certificates only just before the others give up the round"
+    late: ClassVar[tuple[type[Message], ...]] = (Proposal, RoundTC)
+    percent: ClassVar[tuple[int, int]] = (60, 110)
+    """Of the round's timer: by how much what is late is late."""
 
     def __init__(self, desk: Desk) -> None:
         super().__init__(desk)
@@ -149,11 +154,10 @@ class Staller(Liar):
         return None if event == TimerFired(_TIMER) else event
 
     def say(self, peer: int, message: Message) -> Said:
-        late = isinstance(message, Proposal | RoundTC)
-        if not late or len(self._held) >= _HELD_MAX:
+        if not isinstance(message, self.late) or len(self._held) >= _HELD_MAX:
             yield peer, message
             return
-        delay_ms = self.desk.parameters.round_timer_ms * self.desk.rng.randint(60, 110) // 100
+        delay_ms = self.desk.parameters.round_timer_ms * self.desk.rng.randint(*self.percent) // 100
         self._held.append((self._now_ms + delay_ms, peer, message))
 
     def extra(self, now_ms: int, event: Input) -> Iterable[LiarEffect]:
@@ -218,7 +222,7 @@ class Twin(Liar):
     of the others' batches, so that the blocks of the two differ."""
 
     name = "twin"
-    about = "is two replicas with one key and one log, one for each half; both hear everything"
+    about = "is two replicas with one key and one log, one for each half of the others"
 
     def __init__(self, desk: Desk) -> None:
         super().__init__(desk)
@@ -269,6 +273,7 @@ class Twin(Liar):
                 case SetTimer():
                     done.append(replace(effect, name=_TWIN_PREFIX + effect.name))
                 case _:
+                    self.lies += 1
                     done += self._to_half(effect, 1)
         return done
 

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import ClassVar
 
-from consensus.command import CommandId, command_id, encode_command
+import msgspec
+from msgspec.structs import asdict
+
+from consensus.command import CommandId, command_id, decode_command, encode_command
+from consensus.committee import Parameters
 from consensus.effects import Input, SetTimer, Start, Submitted, TimerFired
-from ops.sim.keys import sign_command
-from ops.sim.liars.base import Desk, LiarEffect
+from consensus.messages import Bodies, Message
+from consensus.replica import Replica
+from ops.sim.keys import other_signature, sign_command
+from ops.sim.liars.base import Desk, LiarEffect, Said
 from ops.sim.liars.logs import Receipts, _LogLiar
 
 TIMER = "trade"
@@ -39,6 +45,11 @@ class _Trader(_LogLiar):
         """Send what there is to send now."""
         raise NotImplementedError
 
+    def send(self, replica: int, event: Submitted, after_ms: int) -> None:
+        """Have a command arrive at a replica's door."""
+        self.lies += 1
+        self.desk.submit(replica, event, after_ms * 1_000)
+
     def command(self, expires_ms: int) -> Submitted:
         """Return a new command of this trader."""
         self._made += 1
@@ -62,7 +73,7 @@ class Cycler(_Trader):
             event = self.command(now_ms + LIFE_MS)
             for group, replica in enumerate(self.desk.honest):
                 turn = (place - group) % 3
-                self.desk.submit(replica, event, turn * self.step_ms * 1_000)
+                self.send(replica, event, turn * self.step_ms)
 
 
 class Planter(_Trader):
@@ -77,7 +88,7 @@ class Planter(_Trader):
     def trade(self, now_ms: int) -> None:
         event = self.command(now_ms + LIFE_MS)
         for place, replica in enumerate(self.desk.honest):
-            self.desk.submit(replica, event, 0 if place % 2 else 70_000)
+            self.send(replica, event, 0 if place % 2 else 70)
 
     def arrange(self, waiting: Receipts, now_ms: int) -> Receipts:
         """Have the others' commands first, then what was planted, then the victim's."""
@@ -101,4 +112,66 @@ class Expirer(_Trader):
         life_ms = rng.choice((1, 15, 40, 80, 150, FAR_MS))
         event = self.command(now_ms + life_ms)
         for replica in self.desk.honest:
-            self.desk.submit(replica, event, rng.randrange(100_000))
+            self.send(replica, event, rng.randrange(100))
+
+
+class _NoQuota(Parameters, frozen=True):
+    """Lets a batch introduce whatever it has room for."""
+
+    def introduce_max(self, n: int) -> int:
+        return self.entries_max
+
+
+class Introducer(_Trader):
+    """Commands enough to fill every log, so that no other's find room in them."""
+
+    name = "introduce"
+    about = "introduces as many commands in a batch as it has room for, far over its quota"
+
+    def adopt(self, core: Replica) -> None:
+        super().adopt(core)
+        core.ctx.own._parameters = _NoQuota(**asdict(core.ctx.own._parameters))
+
+    def trade(self, now_ms: int) -> None:
+        pass
+
+    def arrange(self, waiting: Receipts, now_ms: int) -> Receipts:
+        own: Receipts = []
+        for _ in range(self.desk.parameters.entries_max - len(waiting)):
+            event = self.command(now_ms + LIFE_MS)
+            self.core.ctx.logs.add_body(event.id, event.body)
+            own.append((event.id, True))
+        return [*own, *waiting]
+
+
+class Resigner(_LogLiar):
+    """An ECDSA signature (r, s) has a twin (r, -s): the same command under other bytes."""
+
+    name = "resign"
+    about = "introduces the commands of others again, under their signatures' twins"
+
+    def arrange(self, waiting: Receipts, now_ms: int) -> Receipts:
+        logs, network = self.core.ctx.logs, self.desk.committee.network
+        again: Receipts = []
+        for id_, _ in waiting:
+            body = logs.body(id_)
+            if body is None:
+                continue
+            command = decode_command(body)
+            twin = msgspec.structs.replace(command, signature=other_signature(command.signature))
+            twin_id = command_id(network, twin)
+            if twin_id != id_ and logs.body(twin_id) is None:
+                logs.add_body(twin_id, encode_command(twin))
+                again.append((twin_id, True))
+        return [*waiting, *again]
+
+    def say(self, peer: int, message: Message) -> Said:
+        """Show the twin also where the id, which does not cover it, is the same."""
+        if isinstance(message, Bodies):
+            twins = []
+            for body in message.bodies:
+                command = decode_command(body)
+                signature = other_signature(command.signature)
+                twins.append(encode_command(msgspec.structs.replace(command, signature=signature)))
+            message = Bodies(tuple(twins))
+        yield peer, message
