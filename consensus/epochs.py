@@ -78,6 +78,7 @@ def begin_epoch(old: Context, record: EpochRecord, key: bytes) -> tuple[Opened, 
     )
     genesis, _ = genesis_block(network, committee.epoch, starts, start)
     opened = open_epoch(base, [genesis], start)
+    opened.ctx.retain_blocks = old.retain_blocks
     fresh: list[CommandId] = []
     for id_ in again:
         body = old.logs.body(id_) or old.reader.get("bodies", id_)
@@ -97,10 +98,10 @@ def _to_log_anew(ctx: Context) -> list[CommandId]:
     in receipt order: what it has committed, what not, what waits, then what only others hold."""
     fair = ctx.sequencer.fair
     ids: dict[bytes, None] = {}
-    if ctx.may_sign:
+    if ctx.is_member:
         ids.update(dict.fromkeys(fair.order_of(ctx.me)))
-        run = ctx.logs.path(ctx.me, ctx.logs.bases[ctx.me], ctx.own.head)
-        for sealed in run if isinstance(run, list) else ():
+        window = 2 * ctx.parameters.log_window
+        for sealed in ctx.logs.deepest(ctx.me, ctx.logs.bases[ctx.me], window):
             ids.update(dict.fromkeys(sealed.batch.entries))
         ids.update(dict.fromkeys(ctx.own.waiting_ids()))
     ids.update(dict.fromkeys(fair.pending()))
@@ -198,6 +199,10 @@ class Participant:
             self._next(ctx.committee.network, record)
             opened, again = begin_epoch(ctx, record, self._key)
             self._adopt(opened)
+            if ctx.may_sign or ctx.silent:
+                # Peers answered it in the epoch before, so they were not in this one yet. Whoever
+                # comes from an older copy of its data is told of this epoch unanswered, and asks.
+                self.replica.guard.trust()
             effects.append(self._began())
             self.replica.keeper.log_anew(again, unanswered)
             effects += self._named(self.replica.step(now_ms, Start()))

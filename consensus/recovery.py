@@ -140,7 +140,7 @@ def open_epoch(base: Base, recent: list[Block], start: EpochStart | None) -> Ope
     claim = start.claim if start is not None else NO_CLAIM
     raw = reader.get(TABLE_SAFETY, KEY_SAFETY)
     record = decode(SafetyRecord, raw) if raw else Safety.fresh(epoch, genesis_digest)
-    if record.epoch < epoch:
+    if record.epoch != epoch:
         record = Safety.fresh(epoch, genesis_digest)
     logs = LogStore(committee, base.parameters, sequencer.heads, claim)
     for author in range(committee.n):
@@ -207,7 +207,8 @@ def _own_head(
     start = starts[me] if me < len(starts) else Head(0, bytes(32))
     raw = reader.get(TABLE_SAFETY, KEY_OWN_HEAD)
     own = decode(OwnHead, raw) if raw is not None else None
-    if own is None or own.epoch < epoch:
+    if own is None or own.epoch != epoch:
+        # Nothing signed yet, or (newer) this epoch is over and only its end is of interest.
         return start, None
     return own.head, _batch_at(reader, epoch, me, own.head)
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from consensus.codec import encode
 from consensus.committer import DIGEST_INTERVAL, Committer
-from consensus.context import TABLE_BLOCKS, Context
+from consensus.context import Context
 from consensus.digest import Digest
 from consensus.fetch import Fetcher, WantBatches, WantBlock
 from consensus.inclusion import floor_heads, heads_fault, keeps_heads
@@ -107,7 +106,7 @@ class Voting:
             executed_digest=executed[1],
         )
         proposal = safety.sign_proposal(block)
-        ctx.write(TABLE_BLOCKS, block_digest(block), encode(block))
+        ctx.write_block(block, block_digest(block))
         ctx.persist_safety()
         ctx.broadcast(proposal)
         ctx.count("proposals")
@@ -172,7 +171,7 @@ class Voting:
             for author, head in enumerate(block.heads)
         )
         vote = ctx.safety.sign_vote(block, digest, seen)
-        ctx.write(TABLE_BLOCKS, digest, encode(block))
+        ctx.write_block(block, digest)
         ctx.persist_safety()
         ctx.broadcast(vote)
         return True
@@ -194,9 +193,10 @@ class Voting:
             return False
         if block.height != parent.height + 1:
             return self._refuse(block, digest, "height does not follow")
-        fault = heads_fault(block, parent, ctx.committee.f, ctx.parameters.head_cap)
-        if fault is None and block.heads != parent.heads and self._ends(block.height):
-            fault = "heads move though the epoch ends"
+        if self._ends(block.height):
+            fault = None if block.heads == parent.heads else "heads move though the epoch ends"
+        else:
+            fault = heads_fault(block, parent, ctx.committee.f, ctx.parameters.head_cap)
         if fault is not None:
             return self._refuse(block, digest, fault)
         run = ctx.tree.uncommitted_to(block)
