@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import assert_never
 
+from consensus.codec import encode
 from consensus.command import CommandId
 from consensus.committee import Committee, Parameters
 from consensus.context import Executor, Reader
+from consensus.courtesy import Courtesy
 from consensus.crypto import ReplicaSigner
 from consensus.digest import Digest
 from consensus.effects import (
@@ -119,6 +121,7 @@ class Replica:
         self.handing = Handing(self.ctx, self._committer)
         self.states = StateSync(self.ctx)
         self._library = Library(self.ctx)
+        self._courtesy = Courtesy(committee.n)
         self._peer_heights = [0] * committee.n
         self._others = tuple(i for i in range(committee.n) if i != me)
 
@@ -315,7 +318,11 @@ class Replica:
                 assert_never(message)
 
     def _on_question(self, peer: int, question: Question) -> None:
+        if not self._courtesy.allows(peer, self.ctx.now_ms):
+            self.ctx.count("answers_withheld")
+            return
         answer = self.answer(question)
+        self._courtesy.charge(peer, len(encode(answer)) if answer is not None else 0)
         if answer is not None:
             self.ctx.send(peer, answer)
 
