@@ -9,7 +9,7 @@ from typing import Protocol
 
 from consensus.blocktree import BlockTree
 from consensus.codec import encode
-from consensus.command import CommandId
+from consensus.command import EXPIRY_ORDER_MAX_MS, CommandId, expires_ms
 from consensus.committee import Committee, Parameters
 from consensus.crypto import ReplicaSigner
 from consensus.digest import Digest
@@ -26,7 +26,7 @@ from consensus.effects import (
     Write,
 )
 from consensus.logstore import LogStore
-from consensus.messages import Head, InboxClaim, Message
+from consensus.messages import Block, Head, InboxClaim, Message
 from consensus.ownlog import OwnLog
 from consensus.safety import Safety
 from consensus.sequencer import OrderedBlock, Sequencer
@@ -124,6 +124,18 @@ def epoch_key(epoch: int) -> bytes:
     return epoch.to_bytes(4, "big")
 
 
+def block_index_key(height: int, digest: bytes) -> bytes:
+    """Return the key, in the table of states, that finds a block by its height: one that may
+    never be committed is deleted by it."""
+    return b"b" + height_key(height) + digest
+
+
+def far_body_key(height: int, id_: bytes) -> bytes:
+    """Return the key, in the table of states, that finds by the height of its coming a command
+    whose expiry lies so far ahead that it says nothing about when it can go."""
+    return b"x" + height_key(height) + id_
+
+
 def log_key(epoch: int, author: int, seq: int) -> bytes:
     """Return the store key of a position in a log, whose value is the committed digest there.
 
@@ -178,6 +190,8 @@ class Context:
         self.counters: dict[str, int] = {}
         self.executed_digests: dict[int, Digest] = {}
         self.chain_floor = chain_floor(reader)
+        self.retain_blocks: int | None = None
+        """Blocks below the tip that are kept, with all that belongs to them; None keeps all."""
         self.executed_parts: dict[int, PartDigests] = {}
         self.loopback: deque[Message] = deque()
         self._out: list[Effect] = []
@@ -207,6 +221,17 @@ class Context:
     def write(self, table: str, key: bytes, value: bytes | None) -> None:
         """Write a record with the next Persist."""
         self._writes.append(Write(table, key, value))
+
+    def write_block(self, block: Block, digest: bytes) -> None:
+        """Write a block that may never be committed."""
+        self.write(TABLE_BLOCKS, digest, encode(block))
+        self.write(TABLE_STATE, block_index_key(block.height, digest), b"")
+
+    def write_body(self, id_: CommandId, body: bytes) -> None:
+        """Write a command."""
+        self.write(TABLE_BODIES, id_, body)
+        if expires_ms(id_) > self.sequencer.time_ms + EXPIRY_ORDER_MAX_MS:
+            self.write(TABLE_STATE, far_body_key(self.tree.tip.height, id_), b"")
 
     def promise(self) -> None:
         """Ask that all records so far are durable before this step's messages leave."""

@@ -10,7 +10,6 @@ from consensus.command import Command, CommandId, command_id, decode_command, ex
 from consensus.context import (
     KEY_OWN_HEAD,
     TABLE_BATCHES,
-    TABLE_BODIES,
     TABLE_SAFETY,
     Context,
     batch_key,
@@ -97,7 +96,7 @@ class LogKeeper:
         ctx = self._ctx
         if ctx.logs.body(id_) is None:
             ctx.logs.add_body(id_, body)
-            ctx.write(TABLE_BODIES, id_, body)
+            ctx.write_body(id_, body)
 
     def on_prices(self, observed: PricesObserved) -> None:
         self._ctx.own.observe_prices(observed.observations)
@@ -133,7 +132,7 @@ class LogKeeper:
         for entry in sealed.batch.entries:
             body = ctx.logs.body(CommandId(entry))
             if body is not None:
-                ctx.write(TABLE_BODIES, entry, body)
+                ctx.write_body(CommandId(entry), body)
         own_head = OwnHead(ctx.committee.epoch, sealed.head)
         ctx.write(TABLE_SAFETY, KEY_OWN_HEAD, encode(own_head))
         ctx.promise()
@@ -172,7 +171,7 @@ class LogKeeper:
         sealed = SealedBatch(batch, tuple(ids))
         self.hold(sealed)
         for id_, body in zip(ids, batch.bodies, strict=True):
-            ctx.write(TABLE_BODIES, id_, body)
+            ctx.write_body(id_, body)
         ctx.count("entries_received", len(batch.entries))
         self._echo(sealed)
         return True

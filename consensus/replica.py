@@ -65,6 +65,7 @@ from consensus.messages import (
     Vote,
     block_digest,
 )
+from consensus.prune import Pruner
 from consensus.recovery import Opened, open_context
 from consensus.rounds import TIMER as ROUND_TIMER
 from consensus.rounds import Rounds
@@ -96,11 +97,16 @@ class Replica:
         reader: Reader,
         executor: Executor,
         genesis_time_ms: int = 0,
+        retain_blocks: int | None = None,
     ) -> None:
-        """Errors: CorruptState when the disk behind `reader` lacks what it names."""
+        """With `retain_blocks` None nothing is ever pruned.
+
+        Errors: CorruptState when the disk behind `reader` lacks what it names.
+        """
         self._assemble(
             open_context(committee, parameters, me, signer, reader, executor, genesis_time_ms)
         )
+        self.ctx.retain_blocks = retain_blocks
 
     @classmethod
     def of(cls, opened: Opened) -> Replica:
@@ -120,6 +126,7 @@ class Replica:
         self.keeper = LogKeeper(self.ctx, self._fetcher, self._evidence)
         self.handing = Handing(self.ctx, self._committer)
         self.states = StateSync(self.ctx)
+        self.pruner = Pruner(self.ctx)
         self._library = Library(self.ctx)
         self._courtesy = Courtesy(committee.n)
         self._peer_heights = [0] * committee.n
@@ -187,6 +194,7 @@ class Replica:
                 assert_never(event)
         self._wake()
         self.ctx.shelf.work(self.ctx)
+        self.pruner.work()
         return self.ctx.effects()
 
     def _reopen(self) -> None:
@@ -205,6 +213,7 @@ class Replica:
         self._assemble(opened)
         self._peer_heights = heights
         self.ctx.counters, self.ctx.now_ms = old.counters, old.now_ms
+        self.ctx.retain_blocks = old.retain_blocks
         self.ctx.count("snapshots_installed")
         self.ctx.say(Installed(self.height))
         self._on_start()

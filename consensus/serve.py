@@ -107,7 +107,7 @@ class Library:
         batch = decode(LogBatch, raw)
         return batch if batch.prev == at.digest else None
 
-    def batches(self, question: GetBatches) -> Batches | None:
+    def batches(self, question: GetBatches) -> Batches | Pruned | None:
         """Return a run of log `author` after the named head."""
         ctx, author = self._ctx, question.author
         if question.epoch != ctx.committee.epoch:
@@ -136,6 +136,8 @@ class Library:
                     break
                 run.append(sealed.batch)
                 size += len(encode(sealed.batch))
+        if not run and question.after.seq < base.seq and ctx.chain_floor > 1:
+            return Pruned(ctx.chain_floor)
         return Batches(tuple(run)) if run else None
 
     def _run_to(self, author: int, at: Head, until: Head) -> list[SealedBatch]:

@@ -438,5 +438,5 @@ class _Finish:
             id_ = command_id(ctx.committee.network, decode_command(body))
             if id_ in self._missing:
                 del self._missing[id_]
-                ctx.write(TABLE_BODIES, id_, body)
+                ctx.write_body(id_, body)
                 self._asked_ms = -ANSWER_MS

@@ -25,8 +25,8 @@ LATE = 3
 class ChainWorld(World):
     """A simulated network whose checkpoints are accepted on chain, seen by whoever runs."""
 
-    def __init__(self, plan: Plan) -> None:
-        super().__init__(plan)
+    def __init__(self, plan: Plan, ignored: frozenset[str] = frozenset()) -> None:
+        super().__init__(plan, ignored)
         self.accepted: list[tuple[int, bytes]] = []
 
     def _executor(self, me: int) -> HashChain:
