@@ -35,6 +35,7 @@ COMMANDS: Final[Mapping[str, Entry]] = MappingProxyType(
         "chain": Entry("ops.commands.chain:command", "Serve a local Ethereum chain for tests."),
         "devnet": Entry("ops.commands.devnet:command", "Run a whole network on this machine."),
         "doctor": Entry("ops.commands.doctor:command", "Check that this machine can run a node."),
+        "epochs": Entry("ops.commands.epochs:command", "Simulate changes of the committee."),
         "keys": Entry("ops.commands.keys:command", "Make, show and re-encrypt a node's keys."),
         "node": Entry("ops.commands.node:command", "Run one node of a network."),
         "order": Entry("ops.commands.order:command", "Compute the fair order of given logs."),

@@ -5,9 +5,11 @@ Each claim is also tried on a weaker core, which the same runs must catch.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
+from click.testing import CliRunner
 
 from consensus import epochs as epochs_module
 from consensus.effects import EpochBegan, Received, Start, Strayed
@@ -16,6 +18,7 @@ from consensus.fairorder import FairOrder
 from consensus.handover import Handing
 from consensus.idmemory import IdMemory
 from consensus.messages import GetHandover, RoundTC
+from ops.commands.epochs import command
 from ops.sim.disk import SimDisk
 from ops.sim.epochs import NETWORK_ID, EpochPlan, EpochWorld, Registry, growing, turbulent
 from ops.sim.keys import hashed_keys
@@ -55,6 +58,14 @@ def test_the_same_seed_gives_the_same_bytes() -> None:
         world.run()
         traces.append(world.trace.hexdigest())
     assert traces[0] == traces[1]
+
+
+def test_the_command_says_what_a_run_came_to() -> None:
+    result = CliRunner().invoke(command, ["--seed", "1", "--quiet-network", "--json"])
+    assert result.exit_code == 0, result.output
+    figures = json.loads(result.output)
+    assert figures["held"] and figures["epochs"] == 4 and not figures["violations"]
+    assert figures["executed"] > 350
 
 
 def nothing_is_logged_anew(monkeypatch: pytest.MonkeyPatch) -> None:
