@@ -60,6 +60,8 @@ WINDOW_BYTES_MAX: Final = 4 << 20
 NOISE_BYTES_MAX: Final = 65_519
 """Plaintext of one Noise message; libp2p's own frame size cuts each full frame into two."""
 READ_BYTES: Final = 64 << 10
+UNSENT_BYTES_MAX: Final = 128 << 10
+"""Taken by the system and not on its way yet: else it buffers megabytes before a vote's turn."""
 TURN_READS_MAX: Final = 64
 """Reads served from memory before other tasks get their turn."""
 FRAME_TIMEOUT_S: Final = 4.0
@@ -84,6 +86,8 @@ class _Buffered:
     def __init__(self, inner: Any) -> None:
         self._inner = inner
         self._socket: trio.SocketStream = inner.stream.stream
+        with suppress(OSError):
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES_MAX)
         self._buffer = bytearray()
         self._served = 0
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 import struct
 from contextlib import suppress
 from functools import partial
 from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
@@ -28,7 +30,7 @@ from p2p.host import (
     peer_id,
 )
 from p2p.port import check_port
-from tests.p2p.mesh import SEEDS, Replica, committee, free_ports, hostile, mesh, public
+from tests.p2p.mesh import LOOPBACK, SEEDS, Replica, committee, free_ports, hostile, mesh, public
 
 
 async def _works(one: Replica, other: Replica) -> None:
@@ -435,3 +437,24 @@ def test_a_peer_id_is_libp2ps() -> None:
     """From the libp2p peer-ids specification's Ed25519 test vector."""
     key = bytes.fromhex("1ed1e8fae2c4a144b8be8fd4b47bf3d3b34b871c3cacf6010f0e42d474fce27e")
     assert peer_id(key) == "12D3KooWBtg3aaRMjxwedh83aGiUkwSxDwUZkzuJcfaqUmo7R3pq"
+
+
+async def _taken_by_the_system() -> int:
+    """Return how many bytes can be written to a peer that never reads its socket."""
+    listener = socket.create_server((LOOPBACK, 0))
+    stream = await trio.open_tcp_stream(*listener.getsockname())
+    buffered = host_module._Buffered(SimpleNamespace(stream=SimpleNamespace(stream=stream)))
+    taken = 0
+    with trio.move_on_after(0.5):
+        while True:
+            await buffered.write(bytes(16 << 10))
+            taken += 16 << 10
+    await stream.aclose()
+    listener.close()
+    return taken
+
+
+async def test_the_system_buffers_little_ahead_of_a_vote(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert await _taken_by_the_system() < 1 << 20
+    monkeypatch.setattr(host_module, "UNSENT_BYTES_MAX", (1 << 31) - 1)
+    assert await _taken_by_the_system() > 1 << 20, "without the bound it would not"
