@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from consensus.codec import decode
 from consensus.command import CommandId, expires_ms
 from consensus.committee import Committee, Parameters
@@ -33,6 +35,7 @@ class ChainAudit:
         self.emitted_us: dict[CommandId, int] = {}
         self.newest_us = 0
         """When a command was last executed for the first time."""
+        self.on_emitted: Callable[[CommandId], object] = lambda _: None
         self._emitted_at_ms: dict[bytes, int] = {}
         self.time_ms = 0
         """The newest block time."""
@@ -101,6 +104,7 @@ class ChainAudit:
                 self.place[id_] = place
                 self.order.append(id_)
                 self.emitted_us[id_] = self.newest_us = now_us
+                self.on_emitted(id_)
         if block.height > self._emitted_height:
             self._emitted_height = block.height
             self.time_ms = block.time_ms

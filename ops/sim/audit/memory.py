@@ -20,6 +20,7 @@ from consensus.ownlog import RECEIPTS_MAX
 from consensus.replica import Replica
 from consensus.rounds import COMMIT_ROUNDS_MAX
 from consensus.tally import ROUNDS_AHEAD_MAX, ROUNDS_BEHIND_MAX
+from consensus.words import STATEMENTS_MAX
 
 UNKNOWN_MAX = 2_048
 """The most that a container without a bound of its own may hold: what grows with every message or
@@ -119,6 +120,8 @@ OWN_BOUNDS: dict[str, Bound] = {
 """By place: what the protocol's own limits come to."""
 BY_PENDING = ("ctx.sequencer.fair.", "ctx.own._logged")
 """Places that hold what is pending or remembered until it expires."""
+BY_KEY = "guard.words._spoken[]."
+"""Places that hold what each key has signed in the rounds around ours."""
 BY_BATCH = ".missing"
 """Places inside a held batch that hold some of its entries."""
 
@@ -128,6 +131,8 @@ def bound(core: Replica, place: str) -> int:
     own = OWN_BOUNDS.get(place)
     if own is not None:
         return own(core)
+    if place.startswith(BY_KEY):
+        return core.ctx.committee.n * STATEMENTS_MAX
     by_ids = place.startswith(BY_PENDING) or place.endswith(BY_BATCH)
     return _ids(core) if by_ids else UNKNOWN_MAX
 

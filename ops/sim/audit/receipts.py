@@ -10,7 +10,7 @@ from collections.abc import Callable
 from consensus.command import CommandId
 from ops.sim.audit.records import Shelf
 
-Held = Callable[[CommandId], None]
+Held = Callable[[CommandId], object]
 
 
 class ReceiptAudit:
@@ -33,7 +33,9 @@ class ReceiptAudit:
         self._holders: dict[bytes, dict[int, None]] = {}
         self.held_us: dict[bytes, int] = {}
         """When f+1 honest logs first held an id."""
+        self.on_first: Held = lambda _: None
         self.on_held: Held = lambda _: None
+        """Called when the first, and when f+1 honest logs hold an id."""
 
     def kept(self, node: int, key: bytes, raw: bytes) -> None:
         """Node `node` wrote a batch under `key`: take its entries if it is of its own log."""
@@ -47,6 +49,8 @@ class ReceiptAudit:
         for entry in batch.entries:
             holders = self._holders.setdefault(entry, {})
             holders[node] = None
+            if len(holders) == 1:
+                self.on_first(CommandId(entry))
             if len(holders) == self._needed and entry not in self.held_us:
                 self.held_us[entry] = self._now_us()
                 self.on_held(CommandId(entry))
