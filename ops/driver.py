@@ -3,6 +3,7 @@
 Per turn: frames are verified in a worker thread, all waiting inputs go through the core, their
 records are written as one batch (synced once if any step asked for it), and only then does
 anything leave the node. So a Persist of any step is on disk before the sends that followed it.
+Large answers are verified in a thread of their own beside the turns, so that no vote waits for it.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from ops.replica import Effect, ExchangeReplica, Executed, Input
 from ops.store import Storage
 from p2p.framing import CONSENSUS, SETTLEMENT, channel_of, frame, payload_of
 from p2p.inbox import Inbox
+from p2p.lanes import QUICK_LANES, SLOW_LANES
 from p2p.transport import Transport
 from settlement.checkpoint import BroadcastShare, ShareReceived, SubmitCheckpoint
 from settlement.shares import Share
 
 log = logging.getLogger("fairlane.node")
 
-FRAMES_PER_TURN_MAX = 256
 TURN_S = 0.004
 """Turns begin at least so far apart: what comes meanwhile shares one hop to the worker thread and
 one sync. It costs a frame 2 ms on average and saved a fifth of a node's CPU at 300 commands/s."""
@@ -91,6 +92,9 @@ class Driver:
         self._transport: Transport | None = None
         self._inputs: deque[Input] = deque()
         self._wake = trio.Event()
+        self._slow: list[Input] = []
+        self._slow_wake = trio.Event()
+        self._slow_taken = trio.Event()
         self._blamed_s: dict[int, float] = {}
         self._timers: dict[str, int] = {}
         self._heap: list[tuple[int, str]] = []
@@ -121,6 +125,7 @@ class Driver:
     def on_frame(self, peer: int, data: bytes) -> bool:
         """Queue a peer's frame; False when its share of the inbox is full."""
         self._wake.set()
+        self._slow_wake.set()
         return self.inbox.put(peer, data)
 
     def on_up(self, peer: int) -> None:
@@ -131,22 +136,37 @@ class Driver:
         """Drive the core until cancelled. Errors: Halted; StoreError, after which nothing left."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._run_timers)
+            nursery.start_soon(self._run_slow)
             self._inputs.appendleft(core.Start())  # Links may have come up before.
             next_turn_s = trio.current_time()
             while True:
-                if not self._inputs and not len(self.inbox):
+                if not self._inputs and not self._slow and not self.inbox.holds(QUICK_LANES):
                     self._wake = trio.Event()
                     await self._wake.wait()
                 await trio.sleep_until(next_turn_s)
                 next_turn_s = trio.current_time() + TURN_S
                 await self._turn()
 
+    async def _run_slow(self) -> None:
+        """Verify large answers beside the turns, a bounded lot at a time."""
+        while True:
+            while not self.inbox.holds(SLOW_LANES):
+                self._slow_wake = trio.Event()
+                await self._slow_wake.wait()
+            self._slow = await self._verified(self.inbox.take(lanes=SLOW_LANES))
+            self._wake.set()
+            while self._slow:
+                self._slow_taken = trio.Event()
+                await self._slow_taken.wait()
+
     async def _turn(self) -> None:
         """Take what waits, make it durable, then let it out."""
         local = list(self._inputs)
         self._inputs.clear()
-        received = await self._verified(self.inbox.take(FRAMES_PER_TURN_MAX))
-        effects, writes, sync = self._step_all([*local, *received])
+        received = await self._verified(self.inbox.take(lanes=QUICK_LANES))
+        slow, self._slow = self._slow, []
+        self._slow_taken.set()
+        effects, writes, sync = self._step_all([*local, *received, *slow])
         if writes:
             started = time.perf_counter()
             self._store.apply(writes, sync=False)

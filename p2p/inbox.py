@@ -9,7 +9,7 @@ no vote waits while more than a bounded number of bytes is verified.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import trio
@@ -94,11 +94,17 @@ class Inbox:
         self._filled.set()
         return self._lanes[lane_of(frame)].put(peer, frame)
 
-    def take(self, frames_max: int = TURN_FRAMES_MAX) -> list[tuple[int, bytes]]:
+    def holds(self, lanes: Iterable[Lane]) -> bool:
+        """Say whether a frame waits in any of these lanes."""
+        return any(len(self._lanes[lane]) for lane in lanes)
+
+    def take(
+        self, frames_max: int = TURN_FRAMES_MAX, lanes: Iterable[Lane] = Lane
+    ) -> list[tuple[int, bytes]]:
         """Return what a turn of the node takes, with the peers; the first lanes come first."""
         taken: list[tuple[int, bytes]] = []
-        for queues in self._lanes.values():
-            queues.take(taken, frames_max - len(taken))
+        for lane in lanes:
+            self._lanes[lane].take(taken, frames_max - len(taken))
         return taken
 
     async def wait(self) -> None:

@@ -19,6 +19,8 @@ from consensus.messages import (
     GetBlock,
     GetBodies,
     GetChain,
+    GetHandover,
+    GetState,
     HandoverVote,
     LogBatch,
     Proposal,
@@ -44,6 +46,13 @@ class Lane(IntEnum):
 
 
 assert len(Lane) == LANES
+
+
+QUICK_LANES: Final = (Lane.URGENT, Lane.LOGS)
+"""Small messages, whose order among themselves is best kept."""
+SLOW_LANES: Final = (Lane.FETCH, Lane.BULK)
+"""Answers of up to megabytes: checking one takes longer than a vote may wait."""
+assert sorted(QUICK_LANES + SLOW_LANES) == list(Lane)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +86,8 @@ _LANE_OF_KIND: Final = {
     for lane, kinds in (
         (Lane.URGENT, (Proposal, Vote, CommitVote, Timeout, RoundTC, RoundInfo, HandoverVote)),
         (Lane.LOGS, (LogBatch,)),
-        (Lane.FETCH, (GetBatches, Batches, GetBodies, Bodies, GetBlock, Blocks, GetChain)),
+        (Lane.FETCH, (GetBatches, Batches, GetBodies, Bodies, GetBlock, Blocks)),
+        (Lane.FETCH, (GetChain, GetState, GetHandover)),
     )
     for kind in kinds
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -27,6 +28,7 @@ from consensus.context import (
 from consensus.crypto import Ed25519Signer
 from consensus.effects import Write
 from consensus.messages import (
+    Bodies,
     CommitVote,
     GetBodies,
     Head,
@@ -52,11 +54,13 @@ from ops.observe import Observer
 from ops.replica import ExchangeReplica, Executed
 from ops.store import MemoryStore, StoreError
 from p2p.framing import CONSENSUS, SETTLEMENT, channel_of, frame, payload_of
+from p2p.lanes import Lane
 from p2p.transport import Transport
 from settlement.checkpoint import KEY_SHARE, ShareRecord
 from settlement.checkpoint import TABLE as TABLE_CHECKPOINT
 from settlement.shares import Share
 from tests.ops.solo import DOMAIN, NETWORK, PARAMETERS, boot
+from tests.p2p.kinds import of_lane
 
 KEY = TraderKey(b"\x01" * 32)
 SIGNERS = [Ed25519Signer(NETWORK, bytes([i + 1]) * 32) for i in range(4)]
@@ -390,7 +394,7 @@ async def test_a_bad_frame_cuts_its_sender_and_nobody_else() -> None:
             (3, frame(CONSENSUS, encode(question))),
         ):
             assert rig.driver.on_frame(peer, data)
-        await rig.until(lambda: len(script.inputs) > 1)
+        await rig.until(lambda: len(script.inputs) > 1 and len(rig.mesh.dropped) >= 5)
     assert sorted(rig.mesh.dropped) == [1, 1, 1, 2, 2]
     assert script.inputs[1:] == [core.Received(3, question)]
     blames = rig.registry.get_sample_value
@@ -476,3 +480,40 @@ async def test_metrics_say_what_the_driver_did() -> None:
     assert read("fairlane_execution_commands_total", {"status": "rejected"}) == 1
     committed = read("fairlane_consensus_commit_seconds_count")
     assert committed is not None and committed >= height - 1, "all but the start's own proposal"
+
+
+class _Gate:
+    """An admission that takes its time over answers, and says what it lets through."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.begun = threading.Event()
+
+    def admit(self, peer: int, data: bytes) -> Any:
+        if b"bodies" in data[:10]:
+            self.begun.set()
+            assert self.open.wait(20)
+            return Bodies(())
+        return CommitVote(1, len(data), bytes(32), peer, bytes(64))
+
+
+async def test_a_vote_does_not_wait_for_an_answer_that_is_verified() -> None:
+    """However long that takes, and however many answers stand in line."""
+    core_ = Script()
+    rig, gate = Rig(core_, Disk()), _Gate()
+    rig.driver._admission = cast(Admission, gate)
+
+    def stepped(kind: type) -> int:
+        received = [event.message for event in core_.inputs if isinstance(event, core.Received)]
+        return sum(isinstance(message, kind) for message in received)
+
+    async with driving(rig):
+        for _ in range(50):
+            rig.driver.on_frame(2, of_lane(Lane.FETCH, bytes(10_000)))
+        await rig.until(gate.begun.is_set)
+        for count in range(1, 6):
+            rig.driver.on_frame(1, of_lane(Lane.URGENT, b""))
+            await rig.until(lambda c=count: stepped(CommitVote) == c)  # type: ignore[misc]
+        assert stepped(Bodies) == 0
+        gate.open.set()
+        await rig.until(lambda: stepped(Bodies) == 50)
