@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from consensus.committee import REPLICAS_MAX
+from consensus.statesync import SNAPSHOT_GAP
 from ops.fields import (
     ConfigError,
     demand,
@@ -52,6 +53,9 @@ __all__ = [
 CONFIG_BYTES_MAX: Final = 64 << 10
 CONFIG_FILE: Final = "node.toml"
 FINALITY_DEPTH_MAX: Final = 1_000
+RETAIN_BLOCKS_MIN: Final = 2 * SNAPSHOT_GAP
+"""Peers that are less than a gap behind ask for blocks; below it they take a snapshot."""
+RETAIN_BLOCKS_MAX: Final = 1 << 40
 
 
 class NodeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -59,6 +63,8 @@ class NodeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     `finality` is the Ethereum block tag to follow, or a depth below the newest block where the
     chain has no such tag. `price_url` is where index prices come from; empty means none.
+    `retain_blocks` is how many blocks below the newest are kept, with their batches and commands;
+    with `archive` all are.
     """
 
     index: int
@@ -72,6 +78,8 @@ class NodeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     data_dir: str = "data"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     finality: Literal["finalized", "safe"] | int = "finalized"
+    retain_blocks: int = 100_000
+    archive: bool = False
 
 
 def load_config(home: Path) -> NodeConfig:
@@ -122,5 +130,6 @@ def check_config(config: NodeConfig) -> None:
             demand(value.isprintable(), f"{name}: holds a control character")
     for name in ("genesis_file", "keys_file", "data_dir"):
         demand(getattr(config, name) != "", f"{name}: is empty")
+    in_range(config.retain_blocks, RETAIN_BLOCKS_MIN, RETAIN_BLOCKS_MAX, "retain_blocks")
     if isinstance(config.finality, int):
         in_range(config.finality, 0, FINALITY_DEPTH_MAX, "finality")

@@ -168,6 +168,7 @@ class Node:
                 config.committee.quorum,
             ),
             self._store,
+            None if self._config.archive else self._config.retain_blocks,
         )
 
     def _on_record(self, event: Executed | LogBatch, writes: list[Write]) -> None:

@@ -209,8 +209,12 @@ class ExchangeReplica:
         share_signer: ShareSigner,
         share_group: ShareGroup,
         reader: Reader,
+        retain_blocks: int | None = None,
     ) -> None:
-        """Replays what the disk behind `reader` has committed. Errors: CorruptState."""
+        """Replays what the disk behind `reader` has committed; keeps `retain_blocks` of it.
+
+        Errors: CorruptState.
+        """
         self.config = config
         committee = config.committee
         self.exchange = Exchange(config)
@@ -222,6 +226,7 @@ class ExchangeReplica:
             reader=reader,
             executor=self.exchange,
             genesis_time_ms=config.genesis_time_ms,
+            retain_blocks=retain_blocks,
         )
         self.checkpoints = CheckpointCore(
             CheckpointConfig(
