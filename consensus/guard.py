@@ -217,9 +217,21 @@ class Guard:
                 commit_vote=spoken.commit_vote,
                 gave_up=spoken.gave_up,
                 proposal=spoken.proposal,
-                batch=ctx.logs.newest(peer),
+                batch=self._newest_batch(peer),
             ),
         )
+
+    def _newest_batch(self, author: int) -> LogBatch | None:
+        """Return the highest batch of a log that is known here, as its author signed it."""
+        ctx = self._ctx
+        batch = ctx.logs.newest(author)
+        if batch is None or batch.signature:
+            return batch
+        # Since a restart, only what the next one must follow is known: the batch itself is on
+        # disk, or it is pruned, and then its author's record is too old for other reasons.
+        key = batch_key(ctx.committee.epoch, author, ctx.logs.bases[author])
+        raw = ctx.reader.get(TABLE_BATCHES, key)
+        return decode(LogBatch, raw) if raw is not None else None
 
     # -- listening
 

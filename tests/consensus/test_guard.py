@@ -7,19 +7,21 @@ from collections.abc import Callable
 
 import pytest
 
-from consensus.codec import decode
-from consensus.context import KEY_SILENCE, TABLE_SAFETY
+from consensus.codec import decode, encode
+from consensus.context import KEY_SILENCE, TABLE_BATCHES, TABLE_SAFETY, batch_key
 from consensus.effects import (
     Blame,
     Broadcast,
     Connected,
     Effect,
     Halt,
+    Persist,
     Received,
     Send,
     Start,
     Submitted,
     TimerFired,
+    Write,
 )
 from consensus.guard import ASK_AGAIN_MS, OWN_KEPT, TIMER, Double, Silence
 from consensus.logkeeper import TIMER as BATCH_TIMER
@@ -386,6 +388,23 @@ def test_peers_remember_the_newest_words_of_a_key_over_all_rounds_and_their_own_
     assert after.vote == SAMPLE.vote(ME, HIGH, DIGEST, FULL)
     assert after.gave_up == gave_up_in_tc(500)
     assert after.batch == batch
+
+
+def test_after_a_restart_a_peer_shows_the_batch_that_was_signed_or_none() -> None:
+    """What a snapshot knows of a committed batch is no batch: whoever sends it is cut off."""
+    peer = SAMPLE.core(0)
+    ctx = peer.core.ctx
+    sealed = SAMPLE.log(ME, 1)[0]
+    ctx.logs.bases[ME] = ctx.sequencer.heads[ME] = sealed.head
+    ctx.logs.base_batches[ME] = ctx.sequencer.last_batch(ME)
+    assert ctx.logs.newest(ME) != sealed.batch
+    assert words_of(peer).batch is None
+    key = batch_key(EPOCH, ME, sealed.head)
+    peer.disk.persist(Persist((Write(TABLE_BATCHES, key, encode(sealed.batch)),), sync=True))
+    peer.core.ctx.now_ms = 0
+    again = peer.step(LATER_MS + 9_000, Received(ME, GetLast(EPOCH, 8)))
+    (last,) = [e.message for e in again if isinstance(e, Send) and isinstance(e.message, Last)]
+    assert last.batch == sealed.batch
 
 
 def gave_up_in_tc(round_: int) -> GaveUp:
