@@ -22,7 +22,6 @@ from consensus.context import (
     TABLE_CHAIN,
     TABLE_EVIDENCE,
     TABLE_SAFETY,
-    height_key,
     log_key,
 )
 from consensus.evidence import Evidence
@@ -107,7 +106,8 @@ class Disks:
         self._genesis = genesis
         self._homes = homes
         self._liars = liars
-        self._chains: dict[int, list[bytes]] = {}
+        self._chains: dict[int, dict[int, bytes]] = {}
+        """By node and height; a node that took over a state has no blocks before it."""
         self._receipts: dict[int, list[bytes]] = {}
         self._evidence: Counter[str] = Counter()
         self.faults: list[str] = []
@@ -152,12 +152,14 @@ class Disks:
         )
 
     def _read(self, node: int, store: Store) -> None:
-        self._chains[node] = [digest for _, digest in store.scan(TABLE_CHAIN)]
+        records = store.scan(TABLE_CHAIN)
+        chain = {int.from_bytes(key, "big"): digest for key, digest in records}
+        self._chains[node] = chain
         self._receipts[node] = self._own_log(node, store)
         for _, raw in store.scan(TABLE_EVIDENCE):
             evidence = decode(Evidence, raw, EVIDENCE_BYTES_MAX)
             self._evidence[f"{evidence.kind} of node {evidence.offender}"] += 1
-        if len(self._chains[node]) > len(self.blocks):
+        if 1 in chain and len(chain) > len(self.blocks):
             self._order(store)
 
     def _own_log(self, node: int, store: Store) -> list[bytes]:
@@ -186,9 +188,6 @@ class Disks:
 
     def _order(self, store: Store) -> None:
         """Order the chain of this store again, from the first block on."""
-        if store.get(TABLE_CHAIN, height_key(1)) is None:
-            self.faults.append("the first blocks are pruned: the order cannot be computed again")
-            return
         config = replica_config(self._genesis, 0)
         tape = _Tape(config)
         opened = open_context(
@@ -208,11 +207,13 @@ class Disks:
 
     def _compare(self) -> int:
         """Compare the chains height by height; return up to where all have them."""
-        common = min((len(chain) for chain in self._chains.values()), default=0)
-        for height in range(common):
-            if len({chain[height] for chain in self._chains.values()}) > 1:
-                self.faults.append(f"fork: the nodes have different blocks at height {height + 1}")
-                return height
+        if not self.blocks:
+            self.faults.append("no disk has the first block: the order cannot be computed again")
+        common = min((max(chain, default=0) for chain in self._chains.values()), default=0)
+        for height in range(1, common + 1):
+            if len({chain[height] for chain in self._chains.values() if height in chain}) > 1:
+                self.faults.append(f"fork: the nodes have different blocks at height {height}")
+                return height - 1
         return common
 
     def _judge_order(self) -> None:

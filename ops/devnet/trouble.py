@@ -25,6 +25,8 @@ PAUSE_S = (0.05, 1.5)
 HUNT_DOWN_S = (0.1, 2.0)
 STORM_EVERY = 12
 """One kill in so many of a hunt takes more than f nodes at once."""
+STARTING_SPARED = 5
+"""A node that is just starting is hit in one of so many cases only, or it would never be up."""
 SETTLE_S = 60.0
 
 
@@ -128,7 +130,7 @@ class Trouble:
             node = self._nodes[place]
             if len(victims) == together or not node.running:
                 continue
-            if node.ready and down >= down_max:
+            if down >= down_max if node.ready else rng.randrange(STARTING_SPARED) > 0:
                 continue
             down += node.ready
             victims.append(node)
