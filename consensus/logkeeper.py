@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from consensus.batches import SealedBatch
-from consensus.codec import encode
+from consensus.codec import decode, encode
 from consensus.command import Command, CommandId, command_id, decode_command, expires_ms
 from consensus.context import (
     KEY_OWN_HEAD,
     TABLE_BATCHES,
+    TABLE_LOG,
     TABLE_SAFETY,
     Context,
     batch_key,
+    log_key,
 )
 from consensus.effects import L1Observed, PricesObserved, Submitted
 from consensus.evidence import EvidenceBook
 from consensus.fetch import Fetcher, WantBody
-from consensus.messages import LogBatch, batch_digest
+from consensus.messages import Head, LogBatch, batch_digest
 from consensus.ownlog import RECEIPTS_MAX, OwnHead
 
 TIMER = "batch"
@@ -161,9 +163,9 @@ class LogKeeper:
         digest = batch_digest(batch)
         if ctx.logs.batch(batch.author, digest) is not None:
             return False
-        rival = ctx.logs.rival(batch, digest)
-        if rival is not None and not own:
-            self._evidence.found("log_fork", batch.author, batch.seq, rival.batch, batch)
+        rival = None if own else self._rival(batch)
+        if rival is not None:
+            self._evidence.found("log_fork", batch.author, batch.seq, rival, batch)
         if not ctx.logs.has_room(batch, digest, peer if asked else None, named):
             ctx.count("batches_unwanted")
             return False
@@ -175,6 +177,20 @@ class LogKeeper:
         ctx.count("entries_received", len(batch.entries))
         self._echo(sealed)
         return True
+
+    def _rival(self, batch: LogBatch) -> LogBatch | None:
+        """Return a different batch at the same position of a log, held or committed long ago."""
+        ctx, digest = self._ctx, batch_digest(batch)
+        if batch.seq > ctx.logs.bases[batch.author].seq:
+            held = ctx.logs.rival(batch, digest)
+            return None if held is None else held.batch
+        epoch = ctx.committee.epoch
+        committed = ctx.reader.get(TABLE_LOG, log_key(epoch, batch.author, batch.seq))
+        if committed is None or committed == digest:
+            return None
+        key = batch_key(epoch, batch.author, Head(batch.seq, committed))
+        raw = ctx.reader.get(TABLE_BATCHES, key)
+        return None if raw is None else decode(LogBatch, raw)
 
     def hold(self, sealed: SealedBatch) -> None:
         """Keep a batch in memory, and on disk with the next Persist."""

@@ -36,6 +36,9 @@ COMMANDS: Final[Mapping[str, Entry]] = MappingProxyType(
         "devnet": Entry("ops.commands.devnet:command", "Run a whole network on this machine."),
         "doctor": Entry("ops.commands.doctor:command", "Check that this machine can run a node."),
         "epochs": Entry("ops.commands.epochs:command", "Simulate changes of the committee."),
+        "evidence": Entry(
+            "ops.commands.evidence:command", "List and verify proofs that a replica lied."
+        ),
         "keys": Entry("ops.commands.keys:command", "Make, show and re-encrypt a node's keys."),
         "node": Entry("ops.commands.node:command", "Run one node of a network."),
         "order": Entry("ops.commands.order:command", "Compute the fair order of given logs."),

@@ -283,6 +283,33 @@ def check_secret_files(paths: Sequence[Path]) -> Check:
     return Check("secrets", Status.OK, f"{len(paths)} files, mode 0600")
 
 
+def check_signing(data_dir: Path) -> Check:
+    """Check that the node may sign: that peers did not know more of its key than its own store."""
+    if not (data_dir / "CURRENT").is_file():
+        return Check("signing", Status.OK, "no store yet: peers are asked at the first start")
+    try:
+        from consensus.codec import CodecError, decode
+        from consensus.context import KEY_SILENCE, TABLE_SAFETY
+        from consensus.guard import Silence
+        from ops.store import Store, StoreError
+    except ImportError as error:
+        return Check("signing", Status.FAIL, f"cannot read the store: {error}", SETUP_AGAIN)
+    try:
+        store = Store.open_to_read(data_dir)
+        try:
+            raw = store.get(TABLE_SAFETY, KEY_SILENCE)
+        finally:
+            store.close()
+        silence = None if raw is None else decode(Silence, raw)
+    except (StoreError, CodecError) as error:
+        return Check("signing", Status.FAIL, str(error), "see the operator's guide")
+    if silence is None:
+        return Check("signing", Status.OK, "the store knows all that peers knew of its key")
+    action = "nothing: it follows, and signs again in the next epoch; never put back an older copy"
+    detail = f"silent in epoch {silence.epoch}: {silence.why}"
+    return Check("signing", Status.WARN, detail, action)
+
+
 def sync_latencies_ms(directory: Path) -> list[float]:
     """Return how long small synchronised writes in `directory` take; empty if none is possible."""
     latencies = []
@@ -390,6 +417,7 @@ def examine(home: Path | None) -> list[Check]:
             data_dir = found.data_dir
             checks.append(check_ports(found.endpoints, found.running))
             checks.append(check_secret_files(found.secret_files))
+            checks.append(check_signing(found.data_dir))
     where = _nearest_directory(data_dir)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return [

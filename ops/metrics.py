@@ -76,6 +76,7 @@ class ConsensusMetrics:
         self._total_txs = f.gauge("total_txs", "Commands ordered since the genesis.")
         self._clock = f.gauge("block_time_lag_seconds", "Own clock minus the newest block's time.")
         self._syncing = f.gauge("block_syncing", "1 while this replica catches up.")
+        self._silent = f.gauge("silent", "1 while this replica signs nothing in its epoch.")
         self._committed_at: float | None = None
         self._proposed_at: dict[int, float] = {}
 
@@ -108,8 +109,10 @@ class ConsensusMetrics:
         self._total_txs.set(ordered_total)
         self._clock.set(block_time_lag_s)
 
-    def replicas(self, missing: int, byzantine: int, syncing: bool) -> None:
-        """How many replicas do not vote, how many have evidence against them; whether we lag."""
+    def replicas(self, missing: int, byzantine: int, syncing: bool, silent: bool) -> None:
+        """How many replicas do not vote, how many have evidence against them; whether we lag, or
+        sign nothing."""
+        self._silent.set(silent)
         self._missing.set(missing)
         self._byzantine.set(byzantine)
         self._syncing.set(syncing)

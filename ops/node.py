@@ -143,6 +143,7 @@ class Node:
             self.metrics,
             self._observer.own,
             self.transport,
+            self._store,
         )
         self._client: SettlementClient | None = None
         self._submitter: Submitter | None = None

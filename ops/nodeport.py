@@ -14,6 +14,7 @@ from ops.admission import AdmittedCommand
 from ops.clock import Clock
 from ops.config import Genesis
 from ops.driver import Driver
+from ops.evidencefile import SHOWN_BYTES_MAX, stored_evidence
 from ops.gateway.port import (
     AccountView,
     BookView,
@@ -29,6 +30,7 @@ from ops.gateway.port import (
 from ops.journal import Journal
 from ops.metrics import Metrics
 from ops.observe import OwnCommands
+from ops.store import Storage
 from p2p.transport import Transport
 
 BUSY_RETRY_MS = 500
@@ -58,6 +60,7 @@ class NodeView:
         metrics: Metrics,
         own: OwnCommands,
         transport: Transport,
+        store: Storage,
     ) -> None:
         self._version = version
         self._genesis = genesis
@@ -68,6 +71,7 @@ class NodeView:
         self._metrics = metrics
         self._own = own
         self._transport = transport
+        self._store = store
         self._waiting: dict[CommandId, list[_Waiter]] = {}
         self._proofs = views.WithdrawalProofs(driver.replica.engine)
 
@@ -175,7 +179,13 @@ class NodeView:
             checkpoint_accepted=max(replica.checkpoints.accepted_number, 0),
             settled_height=settled.height if settled is not None else 0,
             syncing=consensus.keeper.behind,
+            silent=consensus.guard.silence.why if consensus.guard.silence is not None else "",
         )
+
+    def evidence(self) -> bytes:
+        keys = self._genesis.committee().keys
+        found = stored_evidence(self._store, self._network, keys, SHOWN_BYTES_MAX)
+        return found.to_json()
 
     def health(self) -> tuple[bool, str]:
         if self._driver.replica.consensus.halted:
@@ -184,6 +194,12 @@ class NodeView:
 
     def ready(self) -> tuple[bool, str]:
         replica = self._driver.replica
+        guard = replica.consensus.guard
+        if guard.silence is not None:
+            return False, f"silent until the next epoch: {guard.silence.why}"
+        if guard.is_asking:
+            missing = guard.answers_missing
+            return False, f"asking what this key has signed: {missing} peers have not answered"
         if replica.consensus.keeper.behind:
             return False, "catching up"
         if replica.consensus.height == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 from consensus.command import CommandId
@@ -15,6 +16,8 @@ from ops.replica import ExchangeReplica, Executed
 from ops.store import Storage
 from settlement.checkpoint import KEY_EVIDENCE
 from settlement.checkpoint import TABLE as TABLE_CHECKPOINT
+
+log = logging.getLogger("fairlane.node")
 
 OWN_MAX = 20_000
 """Commands of own clients whose times are remembered; the oldest is forgotten first."""
@@ -74,10 +77,12 @@ class Observer:
         self._replica = replica
         self._store = store
         self._committed_at: dict[int, float] = {}
+        self._silent_epoch = 0
         self.own = OwnCommands(metrics)
 
     def executed(self, executed: Executed) -> None:
         """Count one block that was committed and executed just now, not replayed."""
+        self._tell_of_silence()
         now_s = time.perf_counter()
         metrics, block = self._metrics, executed.block
         trades = commands = 0
@@ -104,6 +109,13 @@ class Observer:
         if committed_s is not None:
             self._metrics.checkpoints.settled(time.perf_counter() - committed_s)
 
+    def _tell_of_silence(self) -> None:
+        """Say once in the log why this replica follows and signs nothing."""
+        silence = self._replica.consensus.guard.silence
+        if silence is not None and silence.epoch != self._silent_epoch:
+            self._silent_epoch = silence.epoch
+            log.error("silent until epoch %d is over: %s", silence.epoch, silence.why)
+
     def measure(self, now_ms: int) -> None:
         """Read from the core what nobody pushes; `now_ms` is the node's clock."""
         replica, metrics = self._replica, self._metrics
@@ -116,7 +128,12 @@ class Observer:
             ordered_total=replica.exchange.outcomes,
             block_time_lag_s=(now_ms - sequencer.time_ms) / 1000,
         )
-        metrics.consensus.replicas(self._missing(), self._offenders(), consensus.keeper.behind)
+        metrics.consensus.replicas(
+            self._missing(),
+            self._offenders(),
+            consensus.keeper.behind,
+            consensus.guard.silence is not None,
+        )
         self._measure_logs()
         interval_ms = replica.config.checkpoint_interval_ms
         accepted = replica.checkpoints.accepted_number

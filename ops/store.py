@@ -9,6 +9,7 @@ Source: ADR-0006.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,9 @@ from zlib import crc32
 import rocksdict
 
 from consensus.effects import Write
+from ops.wal import corrupt_tail, cut, torn_tail
+
+log = logging.getLogger("fairlane.store")
 
 TABLES: Final = {
     "meta": b"\x01",
@@ -35,6 +39,7 @@ TABLES: Final = {
     "evidence": b"\x0b",
     "checkpoint": b"\x0c",
     "receipts": b"\x0d",
+    "epochs": b"\x0e",
 }
 """A table's byte is part of the format: a new table takes the next, none is ever used again."""
 
@@ -46,6 +51,11 @@ KEY_BYTES_MAX: Final = 256
 VALUE_BYTES_MAX: Final = 64 << 20
 
 _CHECKED_AT_OPEN: Final = ("meta", "safety")
+TURNS_KEPT: Final = 16_384
+"""Writes whose numbers are kept, each in its place of a ring: a gap among them shows at the start
+that records are missing between others, as when RocksDB's list of files lost its end."""
+
+_TURN: Final = b"\x00turn"
 _FORMAT_KEY: Final = b"format"
 _NETWORK_KEY: Final = b"network"
 
@@ -91,6 +101,7 @@ class Store:
         self._database = database
         self._durable = rocksdict.WriteOptions()
         self._durable.sync = True
+        self._turn = 0
 
     @classmethod
     def open(cls, path: Path, network: bytes | None = None) -> Store:
@@ -101,14 +112,46 @@ class Store:
         """
         with _mapped(path):
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            store = cls(path, rocksdict.Rdict(str(path), _options()))
+            _refuse_without_index(path)
+            torn = torn_tail(path)
         try:
+            store = cls(path, _open(path))
+        except StoreCorrupt:
+            with _mapped(path):
+                torn = corrupt_tail(path)
+                if torn is None:
+                    raise
+                cut(torn)
+            store = cls(path, _open(path))
+        if torn is not None:
+            log.warning(
+                "%s: cut %d bytes after %d: %s. A crash leaves that, and nobody was promised it; "
+                "without a crash, check the disk",
+                torn.path,
+                torn.lost,
+                torn.keep,
+                torn.why,
+            )
+        try:
+            store._check_turns()
             store._check_format(network)
             store._check_records()
         except BaseException:
             store.close()
             raise
         return store
+
+    @classmethod
+    def open_to_read(cls, path: Path) -> Store:
+        """Open a store for reading only, as it is now, also while a node writes to it.
+
+        Errors: StoreCorrupt, StoreError.
+        """
+        if not (path / "CURRENT").is_file():
+            raise StoreError(f"{path} holds no store")
+        with _mapped(path):
+            reading = rocksdict.AccessType.read_only()
+            return cls(path, rocksdict.Rdict(str(path), _options(), access_type=reading))
 
     def apply(self, writes: Sequence[Write], sync: bool) -> None:
         """Write all records or none; with `sync`, they and all before them survive power loss.
@@ -120,6 +163,9 @@ class Store:
                 self.sync()
             return
         batch = rocksdict.WriteBatch(raw_mode=True)
+        self._turn += 1
+        turn_key = _turn_key(self._turn % TURNS_KEPT)
+        batch.put(turn_key, _seal(turn_key, self._turn.to_bytes(8, "big")))
         for write in writes:
             key = _full_key(write.table, write.key)
             if write.value is None:
@@ -201,6 +247,22 @@ class Store:
         with _mapped(self._path):
             self._database.close()
 
+    def _check_turns(self) -> None:
+        """Find the number of the newest write, and that none of those before it is missing."""
+        turns: dict[int, int] = {}
+        with _mapped(self._path):
+            cursor = self._database.iter()
+            cursor.seek(_TURN)
+        for key, value in self._walk(cursor, _TURN, _TURN + b"\xff", reverse=False):
+            turns[int.from_bytes(key[len(_TURN) - 1 :], "big")] = int.from_bytes(value, "big")
+        newest = self._turn = max(turns.values(), default=0)
+        for turn in range(max(1, newest - TURNS_KEPT + 1), newest + 1):
+            if turns.get(turn % TURNS_KEPT) != turn:
+                raise StoreCorrupt(
+                    f"{self._path}: write {turn} of {newest} is missing between others. "
+                    f"{_begin_anew(self._path)}"
+                )
+
     def _check_format(self, network: bytes | None) -> None:
         stored = self.get("meta", _FORMAT_KEY)
         if stored is None:
@@ -229,8 +291,7 @@ class Store:
             except StoreCorrupt as error:
                 raise StoreCorrupt(
                     f"{error}. Without it this replica could sign twice, so it does not start. "
-                    "Leave the node off and check the disk: neither an empty data directory nor "
-                    "an older copy is safe, and the others go on without one node"
+                    f"{_begin_anew(self._path)}"
                 ) from None
 
 
@@ -301,6 +362,33 @@ def _replay(records: dict[bytes, bytes], batch: tuple[tuple[bytes, bytes | None]
             records[key] = value
 
 
+def _turn_key(slot: int) -> bytes:
+    return _TURN + slot.to_bytes(2, "big")
+
+
+def _open(path: Path) -> rocksdict.Rdict:
+    with _mapped(path):
+        return rocksdict.Rdict(str(path), _options())
+
+
+def _refuse_without_index(path: Path) -> None:
+    """RocksDB takes a directory without CURRENT for a new store, and its tables for rubbish."""
+    if (path / "CURRENT").exists():
+        return
+    left = sorted(each.name for each in path.iterdir() if each.suffix in (".sst", ".log"))
+    if left:
+        raise StoreCorrupt(f"{path} has {left[0]} and no file CURRENT. {_begin_anew(path)}")
+
+
+def _begin_anew(path: Path) -> str:
+    """Say what to do about a store that cannot be trusted."""
+    return (
+        "Check the disk, and never put an older copy in its place. To go on without it: "
+        f"mv {path} {path}.damaged, and start the node. It asks its peers what its key signed and "
+        "is silent until the next epoch, so do that to no more nodes at once than may fail"
+    )
+
+
 def _full_key(table: str, key: bytes) -> bytes:
     assert len(key) <= KEY_BYTES_MAX, len(key)
     return TABLES[table] + key
@@ -368,10 +456,7 @@ def _mapped(path: Path) -> Iterator[None]:
                 f"{path} is in use by another node: two nodes must never share a home"
             ) from None
         if text.startswith("Corruption"):
-            raise StoreCorrupt(
-                f"{path} is damaged ({text}). Leave the node off and check the disk: neither an "
-                "empty data directory nor an older copy is safe, since it could sign twice"
-            ) from None
+            raise StoreCorrupt(f"{path} is damaged ({text}). {_begin_anew(path)}") from None
         if os.strerror(errno.ENOSPC) in text:
             raise StoreError(f"{path}: the disk is full") from None
         raise StoreError(f"{path}: {text}") from error

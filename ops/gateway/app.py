@@ -157,6 +157,7 @@ class Door:
             "/v1/account": (_Route("account", "GET", self._on_account),),
             "/v1/instruments": (_Route("instruments", "GET", self._on_instruments),),
             "/v1/status": (_Route("status", "GET", self._on_status),),
+            "/v1/evidence": (_Route("evidence", "GET", self._on_evidence),),
             "/metrics": (_Route("metrics", "GET", self._on_metrics),),
             "/healthz": (_Route("healthz", "GET", self._on_health, free=True),),
             "/readyz": (_Route("readyz", "GET", self._on_ready, free=True),),
@@ -386,6 +387,10 @@ class Door:
     async def _on_status(self, head: Head, _: bytes, __: str) -> Response:
         _Query(head.query, ())
         return _json(wire.status_answer(self._node.status()))
+
+    async def _on_evidence(self, head: Head, _: bytes, __: str) -> Response:
+        _Query(head.query, ())
+        return Response(200, self._node.evidence())
 
     async def _on_metrics(self, head: Head, _: bytes, __: str) -> Response:
         return Response(200, self._node.metrics_text(), METRICS_TYPE)

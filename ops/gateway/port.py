@@ -246,7 +246,8 @@ class StatusView(Struct, frozen=True, kw_only=True):
     `executed_digest` is the state digest at `executed_height`, `recent_digests` those of the last
     heights that have one: two nodes are compared where they have a height in common.
     `settled_height` is the height that the newest checkpoint on chain covers. `network`
-    (32 bytes), `chain_id` and `vault` are what a client signs for.
+    (32 bytes), `chain_id` and `vault` are what a client signs for. `silent` says why the node
+    signs nothing until the next epoch, and is empty otherwise.
     """
 
     version: str
@@ -272,6 +273,7 @@ class StatusView(Struct, frozen=True, kw_only=True):
     checkpoint_accepted: int
     settled_height: int
     syncing: bool
+    silent: str
 
 
 class NodePort(Protocol):
@@ -330,6 +332,10 @@ class NodePort(Protocol):
 
     def status(self) -> StatusView:
         """Return the node's state; cheap."""
+        ...
+
+    def evidence(self) -> bytes:
+        """Return the evidence that this node has found, as the JSON of `ops.evidencefile`."""
         ...
 
     def health(self) -> tuple[bool, str]:

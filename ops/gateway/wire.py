@@ -179,6 +179,7 @@ class StatusAnswer(Struct, frozen=True):
     checkpoint_accepted: int
     settled_height: int
     syncing: bool
+    silent: str
 
 
 class LevelAnswer(Struct, frozen=True):

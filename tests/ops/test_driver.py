@@ -416,6 +416,7 @@ async def test_a_full_queue_makes_clients_busy_and_loses_no_timer() -> None:
         rig.metrics,
         own,
         cast(Transport, rig.mesh),
+        MemoryStore(),
     )
     while rig.driver.offer(core.PricesObserved(())):
         pass

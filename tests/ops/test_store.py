@@ -203,7 +203,7 @@ def test_a_damaged_log_refuses_to_start(tmp_path: Path) -> None:
     home = _as_killed_now(tmp_path)
     store.close()
     _damage(home, ".log", b"needle-in-the-log")
-    with pytest.raises(StoreCorrupt, match="Leave the node off"):
+    with pytest.raises(StoreCorrupt, match="never put an older copy"):
         Store.open(home)
 
 

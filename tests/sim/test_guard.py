@@ -38,7 +38,7 @@ def set_back(world: World, nodes: tuple[int, ...], restore: Restore) -> None:
     for node, backup in backups.items():
         host: Host = world.hosts[node]
         if host.is_up:
-            world.crash(host)
+            world.carrier.crash(host)
         host.disk = restore(backup)
     for node in nodes:
         world.boot(world.hosts[node])
