@@ -53,6 +53,9 @@ model: setup ## check the model of the voting rules with spin (ARGS=--long for a
 	@$(BIN)/python -m tests.formal.spin $(ARGS)
 	@$(if $(findstring --long,$(ARGS)),$(BIN)/python -m tests.consensus.safety_search)
 
+fuzz: setup ## fuzz the readers of foreign bytes (ARGS="admission --runs 10_000_000 --atheris")
+	@$(BIN)/python -m tests.fuzz $(ARGS)
+
 contracts: setup ## recompile the contracts, compare with the committed ones, fuzz them (needs node)
 	@node=$$(ops/setup/node.sh) && PATH="$$PATH:$$node" contracts/build.sh check
 
@@ -68,6 +71,7 @@ lock: setup ## pin the requirements again (LOCK_ARGS=--upgrade for the newest ve
 	$(LOCK) pyproject.toml --output-file requirements/runtime.txt
 	$(LOCK) requirements/dev.in --output-file requirements/dev.txt
 	$(LOCK) requirements/build.in --output-file requirements/build.txt
+	$(LOCK) requirements/fuzz.in --output-file requirements/fuzz.txt
 	$(LOCK) requirements/node.in --output-file requirements/node.txt
 
 clean: ## remove caches and build output (the virtual environment stays)

@@ -11,6 +11,7 @@ from hashlib import sha256
 
 from consensus.batches import BodyCheck, batch_fault
 from consensus.codec import CodecError
+from consensus.command import COMMAND_ID_BYTES
 from consensus.committee import REPLICAS_MAX, Committee, Parameters
 from consensus.crypto import signable, verify_ed25519
 from consensus.digest import Digest
@@ -187,11 +188,13 @@ class Admission:
                 self._signature(leader, TAG_BLOCK, block_digest(block), signature)
             case Vote():
                 self._own(said.voter, said.voter, said.epoch, said.round)
+                self._digest(said.block)
                 self._seen(said.seen)
                 covered = vote_digest(said.round, said.block, said.seen)
                 self._signature(said.voter, TAG_VOTE, covered, said.signature)
             case CommitVote():
                 self._own(said.voter, said.voter, said.epoch, said.round)
+                self._digest(said.block)
                 covered = commit_digest(said.round, said.block)
                 self._signature(said.voter, TAG_COMMIT, covered, said.signature)
 
@@ -223,7 +226,10 @@ class Admission:
                 self._heads((after,) if until is None else (after, until))
             case GetBodies(ids):
                 self._at_most(len(ids), FETCH_IDS_MAX)
-            case GetBlock(_, above_height):
+                if any(len(id_) != COMMAND_ID_BYTES for id_ in ids):
+                    raise Refused("id of another length")
+            case GetBlock(block, above_height):
+                self._digest(block)
                 self._number(above_height)
             case GetChain(from_height):
                 self._number(from_height)
@@ -231,6 +237,11 @@ class Admission:
     def _number(self, value: int) -> None:
         if not 0 <= value < ROUND_MAX:
             raise Refused("number out of range")
+
+    def _digest(self, value: bytes) -> None:
+        """What is kept by its digest must not be larger than one: a vote may be kept for long."""
+        if len(value) != 32:
+            raise Refused("digest of another length")
 
     def _at_most(self, count: int, most: int) -> None:
         if count > most:
@@ -243,8 +254,7 @@ class Admission:
     def _heads(self, heads: Iterable[Head]) -> None:
         for head in heads:
             self._number(head.seq)
-            if len(head.digest) != 32:
-                raise Refused("head digest")
+            self._digest(head.digest)
 
     def _seen(self, seen: tuple[int, ...]) -> None:
         if len(seen) != self._committee.n:
@@ -297,6 +307,7 @@ class Admission:
             if qc.block != self._genesis_digest or qc.votes:
                 raise Refused("not the genesis' certificate")
             return
+        self._digest(qc.block)
         self._quorum([vote.voter for vote in qc.votes])
         for vote in qc.votes:
             self._seen(vote.seen)
@@ -333,8 +344,9 @@ class Admission:
             self._number(number)
         if not block.qc.round < block.round or block.height == 0:
             raise Refused("block not above its parent")
-        if block.executed_height >= block.height or len(block.executed_digest) != 32:
+        if block.executed_height >= block.height:
             raise Refused("executed state not below the block")
+        self._digest(block.executed_digest)
         if len(block.heads) != self._committee.n:
             raise Refused("heads have another length than the committee")
         self._heads(block.heads)
@@ -382,6 +394,8 @@ class Admission:
 
     def _handover_vote(self, peer: int, vote: HandoverVote) -> None:
         self._own(peer, vote.voter, vote.epoch, vote.height)
+        self._digest(vote.block)
+        self._digest(vote.state)
         self._next_keys(vote.keys)
         covered = handover_digest(vote.height, vote.block, vote.state, vote.keys)
         self._signature(peer, TAG_HANDOVER, covered, vote.signature)
@@ -389,6 +403,8 @@ class Admission:
     def _handover(self, handover: Handover) -> None:
         self._epoch(handover.epoch)
         self._number(handover.height)
+        self._digest(handover.block)
+        self._digest(handover.state)
         self._next_keys(handover.keys)
         self._quorum([voter for voter, _ in handover.votes])
         covered = handover_digest(handover.height, handover.block, handover.state, handover.keys)

@@ -19,6 +19,10 @@ FRAME_BYTES_MAX = 4 << 20
 """No encoded message is larger; a longer frame is refused before it is read."""
 
 
+REASON_CHARS_MAX = 200
+"""The decoder may quote the bytes in its reason, megabytes of them; a reason is a line."""
+
+
 class CodecError(ValueError):
     """The bytes are not the canonical encoding of the wanted type."""
 
@@ -51,7 +55,7 @@ class Shape(Generic[T]):
             value = self._decoder.decode(data)
             canonical = _ENCODER.encode(value)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError) as error:
-            raise CodecError(str(error)) from None
+            raise CodecError(str(error)[:REASON_CHARS_MAX]) from None
         if canonical != data:
             raise CodecError("not canonical")
         return value
