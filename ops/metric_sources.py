@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from ops.metric_family import LABELS_MAX, OTHER, PREFIX
+from p2p.lanes import Lane, LaneStats
 from p2p.link import PeerStats
 
 
@@ -25,6 +26,7 @@ class ChainCounts(NamedTuple):
 
 CoreCounters = Callable[[], Mapping[str, int]]
 PeerCounters = Callable[[], Mapping[int, PeerStats]]
+InboxCounters = Callable[[], Mapping[Lane, LaneStats]]
 ChainCounters = Callable[[], ChainCounts]
 
 SUBMISSIONS = ("accepted", "already", "reverted", "failed")
@@ -52,11 +54,20 @@ PEER_COUNTERS = {
     "dropped_in": ("p2p_dropped_in", "Frames of a peer dropped at its full share of the inbox."),
     "malformed": ("p2p_malformed", "Frames that broke the format; each cuts the link."),
     "silences": ("p2p_silences", "Links cut because the peer said nothing for too long."),
+    "stalls": ("p2p_stalls", "Links cut because a frame did not end in time."),
     "handler_errors": ("p2p_handler_errors", "Errors of the library in a peer's stream."),
 }
 PEER_GAUGES = {
     "queued_bytes": ("p2p_peer_pending_send_bytes", "Bytes that wait to be sent."),
     "connected": ("p2p_peer_connected", "1 while the link is up."),
+}
+PEER_LANE_GAUGES = {
+    "queued_frames": ("p2p_lane_pending_send_frames", "Frames that wait to be sent, by lane."),
+    "queued_bytes": ("p2p_lane_pending_send_bytes", "Bytes that wait to be sent, by lane."),
+}
+INBOX_GAUGES = {
+    "queued_frames": ("p2p_lane_received_frames", "Frames received that wait, by lane."),
+    "queued_bytes": ("p2p_lane_received_bytes", "Bytes received that wait, by lane."),
 }
 
 
@@ -109,6 +120,44 @@ class PeerCollector(Collector):
             for peer, values in stats.items():
                 gauge.add_metric((str(peer),), getattr(values, field))
             yield gauge
+        yield from _lanes(stats)
+
+
+def _lanes(stats: Mapping[int, PeerStats]) -> Iterator[Metric]:
+    """Yield what waits in each lane of each peer, and what the lane has dropped."""
+    for field, (metric, text) in PEER_LANE_GAUGES.items():
+        gauge = GaugeMetricFamily(f"{PREFIX}_{metric}", text, labels=("peer", "lane"))
+        for peer, values in stats.items():
+            for lane, of_lane in values.lanes.items():
+                gauge.add_metric((str(peer), lane.name.lower()), getattr(of_lane, field))
+        yield gauge
+    text = "Frames dropped at a full lane to a peer."
+    dropped = CounterMetricFamily(f"{PREFIX}_p2p_lane_dropped_out", text, labels=("peer", "lane"))
+    for peer, values in stats.items():
+        for lane, of_lane in values.lanes.items():
+            dropped.add_metric((str(peer), lane.name.lower()), of_lane.dropped)
+    yield dropped
+
+
+class InboxCollector(Collector):
+    """Shows what waits for the core in each lane, of all peers together."""
+
+    def __init__(self, source: InboxCounters) -> None:
+        self._source = source
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield one family per metric, with a sample per lane."""
+        lanes = self._source()
+        for field, (metric, text) in INBOX_GAUGES.items():
+            gauge = GaugeMetricFamily(f"{PREFIX}_{metric}", text, labels=("lane",))
+            for lane, stats in lanes.items():
+                gauge.add_metric((lane.name.lower(),), getattr(stats, field))
+            yield gauge
+        text = "Frames received and dropped at a full lane."
+        dropped = CounterMetricFamily(f"{PREFIX}_p2p_lane_dropped_in", text, labels=("lane",))
+        for lane, stats in lanes.items():
+            dropped.add_metric((lane.name.lower(),), stats.dropped)
+        yield dropped
 
 
 class ChainCollector(Collector):

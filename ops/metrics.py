@@ -38,6 +38,8 @@ from ops.metric_sources import (
     ChainCounts,
     CoreCollector,
     CoreCounters,
+    InboxCollector,
+    InboxCounters,
     PeerCollector,
     PeerCounters,
 )
@@ -358,9 +360,10 @@ class Metrics:
         core: CoreCounters = dict,
         transport: PeerCounters = dict,
         chain: ChainCounters = ChainCounts,
+        inbox: InboxCounters = dict,
         measure: Callable[[], None] | None = None,
     ) -> None:
-        """`core`, `transport` and `chain` are read at each scrape: `Context.counters`, ...
+        """`core`, `transport`, `chain` and `inbox` are read at each scrape: `Context.counters`, ...
 
         `measure` is called before each, to set what nobody pushes. `process` adds the standard
         `process_*` metrics of this process.
@@ -370,6 +373,7 @@ class Metrics:
         self.registry.register(CoreCollector(core))
         self.registry.register(PeerCollector(transport))
         self.registry.register(ChainCollector(chain))
+        self.registry.register(InboxCollector(inbox))
         self.consensus = ConsensusMetrics(self.registry, replicas)
         self.order = OrderMetrics(self.registry, replicas)
         self.peers = PeerMetrics(self.registry)

@@ -105,6 +105,7 @@ class Node:
             core=lambda: replica.consensus.ctx.counters,
             transport=lambda: self.transport.stats(),
             chain=self._chain_counts,
+            inbox=lambda: self.driver.inbox.stats(),
             measure=self._measure,
         )
         self._observer = Observer(self.metrics, replica, self._store)

@@ -14,7 +14,7 @@ from typing import Final
 
 import trio
 
-from p2p.lanes import LANE_RULES, Lane, LaneRule, lane_of
+from p2p.lanes import LANE_RULES, Lane, LaneRule, LaneStats, lane_of
 
 TURN_FRAMES_MAX: Final = sum(rule.turn_frames_max for rule in LANE_RULES.values())
 
@@ -84,10 +84,14 @@ class Inbox:
             sum(queues.dropped[peer] for queues in self._lanes.values()) for peer in range(self._n)
         ]
 
-    def waiting(self, lane: Lane) -> tuple[int, int, int]:
-        """Return the frames and bytes that wait in a lane, and how many it has dropped."""
-        queues = self._lanes[lane]
-        return len(queues), sum(map(queues.bytes_of, range(self._n))), sum(queues.dropped)
+    def stats(self) -> dict[Lane, LaneStats]:
+        """Return what waits in each lane, and what it has dropped."""
+        return {
+            lane: LaneStats(
+                len(queues), sum(map(queues.bytes_of, range(self._n))), sum(queues.dropped)
+            )
+            for lane, queues in self._lanes.items()
+        }
 
     def put(self, peer: int, frame: bytes) -> bool:
         """Queue a frame of `peer`; False when its lane is full and the frame is dropped."""

@@ -81,6 +81,16 @@ LANE_RULES: Final = {
 
 assert all(rule.bytes_max >= FRAME_MAX for rule in LANE_RULES.values())
 
+
+@dataclass(frozen=True, slots=True)
+class LaneStats:
+    """What waits in a lane now, and what it has dropped since the start. Units: frames, bytes."""
+
+    queued_frames: int = 0
+    queued_bytes: int = 0
+    dropped: int = 0
+
+
 _LANE_OF_KIND: Final = {
     str(kind.__struct_config__.tag).encode(): lane
     for lane, kinds in (

@@ -16,7 +16,7 @@ import trio
 
 from p2p.errors import LinkBroken
 from p2p.framing import FRAME_MAX, HEADER_BYTES, HEARTBEAT
-from p2p.lanes import Lane, lane_of
+from p2p.lanes import Lane, LaneStats, lane_of
 from p2p.outbox import Outbox
 
 WRITE_TIMEOUT_S: Final = 4.0
@@ -58,15 +58,6 @@ class Network(Protocol):
 
     async def abort(self, peer: int) -> None:
         """Cut all connections to `peer` without a word to it; never fails."""
-
-
-@dataclass(frozen=True, slots=True)
-class LaneStats:
-    """One lane of one peer now, and its drops since the start. Units: frames, bytes."""
-
-    queued_frames: int
-    queued_bytes: int
-    dropped_out: int
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ import ops.metrics
 from ops.metric_family import LABELS_MAX
 from ops.metric_sources import CORE, EVIDENCE_KINDS, PEER_COUNTERS, PEER_GAUGES, ChainCounts
 from ops.metrics import PROPOSALS_MAX, Metrics
+from p2p.lanes import Lane, LaneStats
 from p2p.link import PeerStats
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -27,15 +28,22 @@ class Sources:
     def __init__(self) -> None:
         self.core: dict[str, int] = {}
         self.chain = ChainCounts()
+        self.inbox = {lane: LaneStats(lane, lane + 9, lane + 99) for lane in Lane}
         self.peers = {peer: PeerStats() for peer in range(1, 5)}
 
     def count(self) -> None:
         for name in (*CORE, *(f"evidence_{kind}" for kind in EVIDENCE_KINDS), "blocks_committed"):
             self.core[name] = self.core.get(name, 0) + 1
         self.chain = ChainCounts(*(value + 1 for value in self.chain))
+        self.inbox = {
+            lane: LaneStats(*(value + 1 for value in dataclasses.astuple(stats)))
+            for lane, stats in self.inbox.items()
+        }
         for peer in self.peers.values():
             for field in dataclasses.fields(peer):
-                setattr(peer, field.name, getattr(peer, field.name) + 1)
+                if field.name != "lanes":
+                    setattr(peer, field.name, getattr(peer, field.name) + 1)
+            peer.lanes = self.inbox
 
 
 SOURCES = Sources()
@@ -51,6 +59,7 @@ def fresh(process: bool = False, sources: Sources = SOURCES) -> Metrics:
         core=lambda: sources.core,
         transport=lambda: sources.peers,
         chain=lambda: sources.chain,
+        inbox=lambda: sources.inbox,
     )
 
 
@@ -206,7 +215,19 @@ def test_the_core_and_the_transport_are_read_at_each_scrape() -> None:
 
 def test_every_counter_of_the_transport_is_shown() -> None:
     fields = {field.name for field in dataclasses.fields(PeerStats)}
-    assert fields == set(PEER_COUNTERS) | set(PEER_GAUGES)
+    assert fields - {"lanes"} == set(PEER_COUNTERS) | set(PEER_GAUGES)
+
+
+def test_lanes_are_shown_by_name_on_both_sides() -> None:
+    read = fresh().registry.get_sample_value
+    of_peer = {"peer": "2", "lane": "fetch"}
+    assert read("fairlane_p2p_lane_pending_send_frames", of_peer) == Lane.FETCH + 1
+    assert read("fairlane_p2p_lane_pending_send_bytes", of_peer) == Lane.FETCH + 10
+    assert read("fairlane_p2p_lane_dropped_out_total", of_peer) == Lane.FETCH + 100
+    here = {"lane": "bulk"}
+    assert read("fairlane_p2p_lane_received_frames", here) == Lane.BULK + 1
+    assert read("fairlane_p2p_lane_received_bytes", here) == Lane.BULK + 10
+    assert read("fairlane_p2p_lane_dropped_in_total", here) == Lane.BULK + 100
 
 
 def test_two_nodes_in_one_process_do_not_share_metrics() -> None:

@@ -47,7 +47,9 @@ def test_each_lane_of_a_peer_keeps_its_order_and_its_bounds(
     assert len(inbox) == sum(map(len, kept.values()))
     for lane in Lane:
         frames = [frame for (_, at), queue in kept.items() if at is lane for frame in queue]
-        assert inbox.waiting(lane)[:2] == (len(frames), sum(map(len, frames)))
+        stats = inbox.stats()[lane]
+        assert (stats.queued_frames, stats.queued_bytes) == (len(frames), sum(map(len, frames)))
+    assert sum(stats.dropped for stats in inbox.stats().values()) == sum(dropped)
     rest = []
     while taken := inbox.take():
         rest += taken
