@@ -13,8 +13,9 @@ from ops.sim.liars import LIARS
 CRASH_LOOP = "crash-loop"
 """The devnet's own: an honest program that is killed and started again and again."""
 
+_TRADERS = ("stuff", "bodyless", "ghost", "cycle", "plant", "expire", "introduce", "resign")
 UNSUITABLE = MappingProxyType(
-    dict.fromkeys(("stuff", "bodyless", "ghost"), "signs commands with the simulator's keys")
+    dict.fromkeys(_TRADERS, "trades with the simulator's keys, which no real door takes")
 )
 """Liars of the simulator that are none here, and why."""
 

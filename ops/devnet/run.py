@@ -334,8 +334,11 @@ class Devnet:
         """Withdraw for the first trader who can, and claim it on chain; return how many."""
         for trader in self.traders:
             result = await withdraw(client, domain, trader, WITHDRAWAL)
-            if result.status != "rejected":
+            if result.kind == "executed" and result.status != "rejected":
                 break
+            if result.kind != "executed":
+                self.faults.append(f"a withdrawal is {result.kind}: it was not ordered in time")
+                return 0
         else:
             self.faults.append("nobody could withdraw")
             return 0

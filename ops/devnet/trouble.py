@@ -26,7 +26,7 @@ HUNT_DOWN_S = (0.1, 2.0)
 STORM_EVERY = 12
 """One kill in so many of a hunt takes more than f nodes at once."""
 STARTING_SPARED = 5
-"""A node that is just starting is hit in one of so many cases only, or it would never be up."""
+"""A node that is not up yet is hit in one of so many cases only, or it would never be."""
 SETTLE_S = 60.0
 
 
@@ -121,20 +121,26 @@ class Trouble:
             await until(lambda: all(node.ready for node in self._nodes))
 
     def _victims(self, rng: random.Random, f: int, storm: bool) -> list[Child]:
-        """Choose whom to kill now; one that is just starting is down, and may be hit again."""
+        """Choose whom to kill now: of those that are up, as many as may be down together; and
+        seldom one that is just starting or catching up, which counts as down already."""
         down_max = f + 1 if storm else f
         together = down_max if storm else rng.randint(1, max(f, 1))
-        down = sum(not node.ready for node in self._nodes)
+        down = sum(not self._is_up(place) for place in range(len(self._nodes)))
         victims: list[Child] = []
         for place in rng.sample(range(len(self._nodes)), len(self._nodes)):
-            node = self._nodes[place]
+            node, up = self._nodes[place], self._is_up(place)
             if len(victims) == together or not node.running:
                 continue
-            if down >= down_max if node.ready else rng.randrange(STARTING_SPARED) > 0:
+            if down >= down_max if up else rng.randrange(STARTING_SPARED) > 0:
                 continue
-            down += node.ready
+            down += up
             victims.append(node)
         return victims
+
+    def _is_up(self, place: int) -> bool:
+        """Say whether a node takes part: its door is open, and it is not behind the others."""
+        status = self._watch.nodes[place].status
+        return self._nodes[place].ready and status is not None and not status.syncing
 
     def _kill(self, victim: Child) -> None:
         victim.kill()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 from itertools import permutations
@@ -20,6 +21,9 @@ from ops.devnet.behaviours import (
 from ops.devnet.stores import compare_log, pairs_owed
 from ops.sim.liars import LIARS
 
+TRADING = ("sign_command(", "other_signature(", "desk.submit(")
+LIAR_MODULES = [module for module in sys.modules if module.startswith("ops.sim.liars")]
+
 
 def test_behaviours_are_the_simulators_and_a_crash_loop() -> None:
     assert set(BEHAVIOURS) | set(UNSUITABLE) == {*LIARS, CRASH_LOOP}
@@ -28,6 +32,14 @@ def test_behaviours_are_the_simulators_and_a_crash_loop() -> None:
     listed = CliRunner().invoke(command, ["--list-behaviours"])
     assert listed.exit_code == 0
     assert all(name in listed.output for name in BEHAVIOURS)
+
+
+def test_liars_that_trade_with_made_up_keys_are_left_to_the_simulator() -> None:
+    """A real door would refuse their commands, and they would only seem to lie."""
+    for name, kind in LIARS.items():
+        sources = [inspect.getsource(c) for c in kind.__mro__ if c.__module__ in LIAR_MODULES]
+        trades = any(word in "".join(sources) for word in TRADING)
+        assert trades == (name in UNSUITABLE), name
 
 
 def test_up_to_f_nodes_may_lie() -> None:
