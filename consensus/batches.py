@@ -73,20 +73,17 @@ def batch_fault(
 class SealedBatch:
     """A batch with its digest and the ids of its bodies, as kept in memory."""
 
-    __slots__ = ("batch", "body_ids", "digest", "follows", "missing")
+    __slots__ = ("batch", "body_ids", "digest", "follows", "head", "missing")
 
     def __init__(self, batch: LogBatch, body_ids: tuple[CommandId, ...]) -> None:
         self.batch = batch
         self.digest: Digest = batch_digest(batch)
+        self.head = Head(batch.seq, self.digest)
         self.body_ids = body_ids
         self.missing: dict[CommandId, None] = {}
         """Entries whose bodies are not held yet; the batch is ready when there is none."""
         self.follows: bool | None = None
         """Whether it may follow the batch that `prev` names; None until both were held."""
-
-    @property
-    def head(self) -> Head:
-        return Head(self.batch.seq, self.digest)
 
 
 def link_fault(prev: LogBatch | None, batch: LogBatch, start: InboxClaim = NO_CLAIM) -> str | None:

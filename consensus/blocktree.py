@@ -62,6 +62,8 @@ class BlockTree:
         self._certified: dict[Digest, QC] = {}
         self._recent: list[Digest] = digests
         self._children: dict[Digest, list[Digest]] = {}
+        self._above: dict[Digest, Block] = {}
+        """Those of the blocks that are not committed."""
 
     def __len__(self) -> int:
         return len(self._blocks)
@@ -86,18 +88,19 @@ class BlockTree:
         if digest not in self._blocks:
             if len(self._blocks) >= BLOCKS_MAX:
                 self._evict()
-            self._blocks[digest] = block
+            self._blocks[digest] = self._above[digest] = block
             self._children.setdefault(Digest(block.qc.block), []).append(digest)
         return digest
 
     def _evict(self) -> None:
-        spare = [d for d, b in self._blocks.items() if d not in self._recent]
+        spare = list(self._above)
         spare.sort(key=lambda d: (-self._blocks[d].height, d))
         for digest in spare[: BLOCKS_MAX // 4]:
             self._drop(digest)
 
     def _drop(self, digest: Digest) -> None:
         block = self._blocks.pop(digest, None)
+        self._above.pop(digest, None)
         self._certain.pop(digest, None)
         self._certified.pop(digest, None)
         if block is not None:
@@ -178,11 +181,10 @@ class BlockTree:
         self._recent.append(digest)
         if len(self._recent) > RECENT_MAX:
             self._drop(self._recent.pop(0))
-        kept = dict.fromkeys(self._recent)
-        for other in [
-            d for d, b in self._blocks.items() if b.height <= block.height and d not in kept
-        ]:
+        del self._above[digest]
+        for other in [d for d, b in self._above.items() if b.height <= block.height]:
             self._drop(other)
-        for other in [d for d in self._certified if d not in self._blocks]:
-            if self._certified[other].round <= block.round:
-                del self._certified[other]
+        if block.height % RECENT_MAX == 0:
+            for other in [d for d in self._certified if d not in self._blocks]:
+                if self._certified[other].round <= block.round:
+                    del self._certified[other]

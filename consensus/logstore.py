@@ -193,6 +193,8 @@ class LogStore:
     def path(self, author: int, start: Head, end: Head) -> Path:
         """Return the batches after `start` up to `end`, oldest first, or what stands in the way."""
         run: list[SealedBatch] = []
+        if start == end:
+            return run
         at = end
         while at.digest != start.digest:
             if at.seq <= start.seq:
@@ -217,7 +219,10 @@ class LogStore:
 
     def bodies_missing(self, run: Iterable[SealedBatch]) -> MissingBodies | None:
         """Say which commands of these batches are not held."""
-        ids = dict.fromkeys(id_ for sealed in run for id_ in sealed.missing)
+        ids: dict[CommandId, None] = {}
+        for sealed in run:
+            if sealed.missing:
+                ids.update(sealed.missing)
         return MissingBodies(tuple(ids)) if ids else None
 
     def deepest(self, author: int, start: Head, batches_max: int) -> list[SealedBatch]:

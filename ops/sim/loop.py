@@ -37,8 +37,12 @@ class Loop:
         heapq.heappush(self._queue, (time_us, self._made, action, args))
 
     def after(self, delay_us: int, action: Callable[..., None], *args: object) -> None:
-        """Run `action(*args)` when `delay_us` have passed."""
-        self.at(self.now_us + delay_us, action, *args)
+        """Run `action(*args)` when `delay_us`, at least none, have passed. Errors: RunawayRun."""
+        queue = self._queue
+        if len(queue) >= ACTIONS_MAX:
+            raise RunawayRun(f"{ACTIONS_MAX} actions wait at {self.now_us} us")
+        self._made += 1
+        heapq.heappush(queue, (self.now_us + delay_us, self._made, action, args))
 
     def run_until(self, time_us: int, goes_on: Callable[[], bool] | None = None) -> None:
         """Run all actions up to `time_us`, until `stopped` is set or `goes_on` says no."""
