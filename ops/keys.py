@@ -6,12 +6,15 @@ opening the file checks that they belong to the secrets.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import secrets
 import socket
 import stat
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -244,18 +247,25 @@ def read_passphrase(configured: Path | None, environment: Mapping[str, str]) -> 
 class KeyLock:
     """Holds a key on this machine for as long as the process lives, or until `release`.
 
-    Two nodes with one consensus key would sign two blocks for one round. The lock is a name in
-    Linux' abstract socket space, so it needs no file, sees every user, and dies with its holder.
+    Two nodes with one consensus key would sign two blocks for one round. On Linux the lock is a
+    name in the abstract socket space: it needs no file, sees every user, and dies with its
+    holder; elsewhere it is a locked file. The key file itself is locked too, since containers
+    may share that and no network.
     """
 
-    def __init__(self, public: bytes) -> None:
-        """Take the lock named by a public key. Errors: KeyFileError."""
+    def __init__(self, public: bytes, keys_file: Path | None = None) -> None:
+        """Take the lock named by a public key, and that of its file. Errors: KeyFileError."""
         self._socket: socket.socket | None = None
-        if sys.platform != "linux":
-            return
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._files: list[int] = []
         try:
-            self._socket.bind(f"\0fairlane-key-{public.hex()}")
+            if sys.platform == "linux":
+                self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+                self._socket.bind(f"\0fairlane-key-{public.hex()}")
+            else:
+                place = Path(tempfile.gettempdir()) / f"fairlane-key-{public.hex()}"
+                self._lock_file(place, os.O_RDWR | os.O_CREAT)
+            if keys_file is not None:
+                self._lock_file(keys_file, os.O_RDONLY)
         except OSError:
             self.release()
             raise KeyFileError(
@@ -263,10 +273,20 @@ class KeyLock:
                 "two nodes with one key get their operator slashed"
             ) from None
 
+    def _lock_file(self, path: Path, flags: int) -> None:
+        self._files.append(os.open(path, flags | os.O_CLOEXEC, 0o600))
+        try:
+            fcntl.flock(self._files[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP):  # Some network file systems.
+                raise
+
     def release(self) -> None:
         """Let another process take the key."""
         if self._socket is not None:
             self._socket.close()
+        while self._files:
+            os.close(self._files.pop())
 
 
 def _check_passphrase(passphrase: bytes) -> None:

@@ -84,7 +84,7 @@ class Node:
         """
         network = genesis.network_id()
         member = _own_member(config, genesis, keys)
-        self._lock = KeyLock(member.consensus_key)
+        self._lock = KeyLock(member.consensus_key, Path(config.keys_file))
         self._config, self._genesis, self._keys = config, genesis, keys
         self._home = home
         self._clock = Clock()

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -218,6 +219,31 @@ def test_one_key_has_one_node_on_a_machine() -> None:
     assert "another node on this machine" in other.stderr
     lock.release()
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "1\n"
+
+
+def test_the_key_file_is_locked_too_whatever_name_the_key_has(tmp_path: Path) -> None:
+    """Containers with networks of their own do not see each other's names."""
+    file = tmp_path / "keys.json"
+    file.write_text("{}")
+    lock = KeyLock(os.urandom(32), file)
+    with pytest.raises(KeyFileError, match="another node on this machine"):
+        KeyLock(os.urandom(32), file)
+    lock.release()
+    KeyLock(os.urandom(32), file).release()
+
+
+def test_where_there_is_no_abstract_socket_a_file_is_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    public = os.urandom(32)
+    lock = KeyLock(public)
+    with pytest.raises(KeyFileError, match="another node on this machine"):
+        KeyLock(public)
+    KeyLock(os.urandom(32)).release()
+    lock.release()
+    KeyLock(public).release()
 
 
 def test_the_strengths_are_libsodiums(monkeypatch: pytest.MonkeyPatch) -> None:
