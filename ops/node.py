@@ -41,7 +41,7 @@ from ops.nodeport import NodeView
 from ops.observe import Observer
 from ops.prices import poll_prices
 from ops.replica import AcceptedContent, ExchangeReplica, Executed
-from ops.store import Store, StoreError
+from ops.store import Store, StoreCorrupt, StoreError, begin_anew
 from ops.wiring import admission, checkpoints_separator, replica_config
 from p2p.transport import Transport
 from settlement.checkpoint import Accepted, SubmitCheckpoint
@@ -90,7 +90,11 @@ class Node:
         self._clock = Clock()
         self._domain = signing_domain(network, genesis.chain_id, genesis.contracts.vault)
         self._store = Store.open(Path(config.data_dir), network)
-        replica = self.make_replica(network, keys)
+        try:
+            replica = self.make_replica(network, keys)
+        except CorruptState as error:
+            where = Path(config.data_dir)
+            raise StoreCorrupt(f"{where}: {error}. {begin_anew(where)}") from None
         self._market = replica.config.market
         self._journal = Journal(self._store, config.index)
         self._journal.resume(

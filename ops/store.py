@@ -260,7 +260,7 @@ class Store:
             if turns.get(turn % TURNS_KEPT) != turn:
                 raise StoreCorrupt(
                     f"{self._path}: write {turn} of {newest} is missing between others. "
-                    f"{_begin_anew(self._path)}"
+                    f"{begin_anew(self._path)}"
                 )
 
     def _check_format(self, network: bytes | None) -> None:
@@ -291,7 +291,7 @@ class Store:
             except StoreCorrupt as error:
                 raise StoreCorrupt(
                     f"{error}. Without it this replica could sign twice, so it does not start. "
-                    f"{_begin_anew(self._path)}"
+                    f"{begin_anew(self._path)}"
                 ) from None
 
 
@@ -377,10 +377,10 @@ def _refuse_without_index(path: Path) -> None:
         return
     left = sorted(each.name for each in path.iterdir() if each.suffix in (".sst", ".log"))
     if left:
-        raise StoreCorrupt(f"{path} has {left[0]} and no file CURRENT. {_begin_anew(path)}")
+        raise StoreCorrupt(f"{path} has {left[0]} and no file CURRENT. {begin_anew(path)}")
 
 
-def _begin_anew(path: Path) -> str:
+def begin_anew(path: Path) -> str:
     """Say what to do about a store that cannot be trusted."""
     return (
         "Check the disk, and never put an older copy in its place. To go on without it: "
@@ -456,7 +456,7 @@ def _mapped(path: Path) -> Iterator[None]:
                 f"{path} is in use by another node: two nodes must never share a home"
             ) from None
         if text.startswith("Corruption"):
-            raise StoreCorrupt(f"{path} is damaged ({text}). {_begin_anew(path)}") from None
+            raise StoreCorrupt(f"{path} is damaged ({text}). {begin_anew(path)}") from None
         if os.strerror(errno.ENOSPC) in text:
             raise StoreError(f"{path}: the disk is full") from None
         raise StoreError(f"{path}: {text}") from error
