@@ -40,6 +40,9 @@ COMMANDS: Final[Mapping[str, Entry]] = MappingProxyType(
             "ops.commands.evidence:command", "List and verify proofs that a replica lied."
         ),
         "keys": Entry("ops.commands.keys:command", "Make, show and re-encrypt a node's keys."),
+        "margin": Entry(
+            "ops.commands.margin:command", "Compute portfolios' margin, scenario by scenario."
+        ),
         "node": Entry("ops.commands.node:command", "Run one node of a network."),
         "order": Entry("ops.commands.order:command", "Compute the fair order of given logs."),
         "replay-bundle": Entry(
