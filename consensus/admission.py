@@ -67,6 +67,8 @@ from consensus.messages import (
 from consensus.snapshot import NAME_BYTES, OBJECT_BYTES_MAX
 
 ROUND_MAX = 1 << 62
+EPOCH_MAX = 1 << 32
+"""Store keys have four bytes for an epoch."""
 VERIFIED_MAX = 65_536
 """Signatures remembered as good: a certificate mostly holds votes that came one by one before."""
 
@@ -218,9 +220,9 @@ class Admission:
     ) -> None:
         match question:
             case GetHandover(epoch):
-                self._number(epoch)
+                self._any_epoch(epoch)
             case GetBatches(epoch, author, after, until):
-                self._number(epoch)
+                self._any_epoch(epoch)
                 if not 0 <= author < REPLICAS_MAX:
                     raise Refused("no such replica")
                 self._heads((after,) if until is None else (after, until))
@@ -242,6 +244,10 @@ class Admission:
         """What is kept by its digest must not be larger than one: a vote may be kept for long."""
         if len(value) != 32:
             raise Refused("digest of another length")
+
+    def _any_epoch(self, epoch: int) -> None:
+        if not 0 <= epoch < EPOCH_MAX:
+            raise Refused("epoch out of range")
 
     def _at_most(self, count: int, most: int) -> None:
         if count > most:
@@ -338,7 +344,9 @@ class Admission:
         if timeout.tc is not None:
             self._tc(timeout.tc)
 
-    def _block(self, block: Block) -> None:
+    def _block(self, block: Block, is_proved: bool = False) -> None:
+        """Check a block; of a proved one the quorum has checked the certificates before it voted,
+        and its digest covers them."""
         self._epoch(block.epoch)
         for number in (block.round, block.height, block.executed_height):
             self._number(number)
@@ -350,15 +358,17 @@ class Admission:
         if len(block.heads) != self._committee.n:
             raise Refused("heads have another length than the committee")
         self._heads(block.heads)
+        if is_proved:
+            return
         self._qc(block.qc)
         if block.tc is not None:
             self._tc(block.tc)
 
-    def _blocks(self, blocks: tuple[Block, ...]) -> None:
+    def _blocks(self, blocks: tuple[Block, ...], is_proved: bool = False) -> None:
         self._at_most(len(blocks), FETCH_BLOCKS_MAX)
         parent: Block | None = None
         for block in blocks:
-            self._block(block)
+            self._block(block, is_proved)
             if parent is not None and (
                 block.qc.block != block_digest(parent) or block.height != parent.height + 1
             ):
@@ -368,7 +378,7 @@ class Admission:
     def _chain(self, chain: Chain) -> None:
         if not chain.blocks:
             raise Refused("empty chain")
-        self._blocks(chain.blocks)
+        self._blocks(chain.blocks, is_proved=True)
         last = block_digest(chain.blocks[-1])
         if chain.proof is not None:
             self._proof(chain.proof)

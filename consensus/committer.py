@@ -5,6 +5,8 @@ A block is proven by q commit votes, or by a certified child of the next round (
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from consensus.batches import SealedBatch
 from consensus.codec import encode
 from consensus.command import CommandId
@@ -41,6 +43,8 @@ class Committer:
         self._target: tuple[int, Digest] | None = None
         self._proofs: dict[Digest, CommitProof] = {}
         self._claimed: dict[int, tuple[Digest, QC]] = {}
+        self.covered: Callable[[int], bool] = lambda author: False
+        """Says whether a log's batches are on their way without a wish of ours."""
         self.halted = False
         self.emitted: list[CommandId] = []
         self.void: list[CommandId] = []
@@ -167,10 +171,12 @@ class Committer:
                 ctx.count("broken_path")
                 return None
             if isinstance(path, MissingBatch):
+                whole = False
+                if self.covered(author):
+                    continue
                 goal = path.head if until is block else until.heads[author]
                 wish = WantBatches(author, None, goal, goal.seq)
                 self._fetcher.want(wish, [*claimants, author])
-                whole = False
                 continue
             missing = ctx.logs.bodies_missing(path)
             if missing is not None:

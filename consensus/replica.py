@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import assert_never
 
+from consensus.chainsync import TIMER as CHAIN_TIMER
+from consensus.chainsync import ChainSync
 from consensus.codec import encode
 from consensus.command import CommandId
 from consensus.committee import Committee, Parameters
@@ -127,6 +129,8 @@ class Replica:
         self.handing = Handing(self.ctx, self._committer)
         self.states = StateSync(self.ctx)
         self.pruner = Pruner(self.ctx)
+        self.chains = ChainSync(self.ctx)
+        self._committer.covered = self.chains.covers
         self._library = Library(self.ctx)
         self._courtesy = Courtesy(committee.n)
         self._peer_heights = [0] * committee.n
@@ -242,6 +246,9 @@ class Replica:
             self._fetcher.tick()
         elif name == GUARD_TIMER:
             self.guard.on_timer()
+        elif name == CHAIN_TIMER:
+            self._sync()
+            self.chains.work()
         elif name == STATE_TIMER:
             if self.states.installed is not None:
                 self._reopen()
@@ -264,7 +271,8 @@ class Replica:
             if self.ended is not None:
                 return
             moved |= self.voting.try_propose()
-            moved |= self.voting.try_vote()
+            if not self.chains.active:  # Far behind there is nothing to vote for.
+                moved |= self.voting.try_vote()
             if not moved and not ctx.loopback:
                 return
         ctx.count("wakes_exhausted")
@@ -322,7 +330,7 @@ class Replica:
                 self._on_blocks(blocks)
             case Chain():
                 if not self.states.on_chain(message):
-                    self._on_chain(message)
+                    self._on_runs(peer, message)
             case _:
                 assert_never(message)
 
@@ -373,7 +381,9 @@ class Replica:
         height = self.height
         ahead = [p for p, h in enumerate(self._peer_heights) if h > height + SYNC_GAP]
         self.keeper.behind = len(ahead) > self.ctx.committee.f
-        if ahead and not self._fetcher.asked_for_chain():
+        if self.chains.active or self.chains.top(self._peer_heights) > height + SYNC_GAP:
+            self.chains.follow(self._peer_heights)
+        elif ahead and not self._fetcher.asked_for_chain():
             ahead.sort(key=lambda p: (-self._peer_heights[p], p))
             self._fetcher.want(WantChain(height), ahead, after_ms=0)
         elif not self.ctx.is_member and not self._fetcher.asked_for_chain():
@@ -393,6 +403,8 @@ class Replica:
                 grown[batch.author] = None
         for author in grown:
             self._fetcher.progress(author, peer)
+        if self.chains.active or len(self.chains):
+            self.chains.work()
 
     def _take_block(self, block: Block) -> None:
         if block.height > self.height:
@@ -411,11 +423,19 @@ class Replica:
             self.rounds.take_qc(block.qc)
             parent = block.qc.block
 
+    def _on_runs(self, peer: int, chain: Chain) -> None:
+        """Take a run of committed blocks, and what waited for it."""
+        runs = self.chains.on_chain(peer, chain)
+        if runs is None:
+            if not self._fetcher.asked_for_chain():
+                self.ctx.count("chain_unasked")
+                return
+            runs = [chain]
+        for run in runs:
+            self._on_chain(run)
+
     def _on_chain(self, chain: Chain) -> None:
         """Take committed blocks whose last is proved; each names its parent by digest."""
-        if not self._fetcher.asked_for_chain():
-            self.ctx.count("chain_unasked")
-            return
         for block in chain.blocks:
             self._take_block(block)
             self.rounds.take_qc(block.qc)
