@@ -9,7 +9,7 @@ import pytest
 
 from consensus.admission import Admission, Refused
 from consensus.codec import encode
-from consensus.messages import EpochEnded, GetBlock, GetBodies
+from consensus.messages import EpochEnded, GetBatches, GetBlock, GetBodies, GetHandover
 from tests.fuzz.run import Finding, audit, fuzz, one
 from tests.fuzz.targets import Target, largest, message_kinds, messages, sample, targets
 
@@ -61,6 +61,14 @@ def test_a_reader_that_raises_or_hoards_is_found() -> None:
         fuzz(Target("raises", (b"seed",), raises, 100), 0, 10_000)
     with pytest.raises(Finding, match="holds"):
         fuzz(Target("hoards", (b"\xff",), hoards, 100), 0, 1_000, audit_every=1)
+
+
+def test_a_question_about_an_epoch_that_no_key_can_hold_is_refused() -> None:
+    """Its number goes into a store key of four bytes: beyond them, answering raised."""
+    s = sample()
+    for question in (GetHandover(1 << 32), GetBatches(1 << 40, 0, s.starts[0], None)):
+        with pytest.raises(Refused):
+            s.admission().admit(3, encode(question))
 
 
 @pytest.mark.parametrize("kind", ["vote", "commit vote", "certificate", "questions", "handover"])
