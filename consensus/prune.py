@@ -2,7 +2,7 @@
 
 Nothing goes that a restart, a peer's snapshot sync or a peer a little behind may need: the floor
 lies below every kept snapshot and so many blocks below the tip. It is written before anything is
-deleted, so that a question for older blocks has a clear answer. Source: ADR-0013.
+deleted, so that a question for older blocks has a clear answer. Source: ADR-0018.
 """
 
 from __future__ import annotations

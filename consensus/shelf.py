@@ -2,7 +2,7 @@
 
 A snapshot is taken in one step, since the trees know what changed; its objects are written a few
 in each step. The record that names it comes last, so what a restart finds named is whole. Objects
-that no kept snapshot holds any more are deleted, again a few in each step. Source: ADR-0013.
+that no kept snapshot holds any more are deleted, again a few in each step. Source: ADR-0018.
 """
 
 from __future__ import annotations

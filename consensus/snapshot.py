@@ -3,7 +3,7 @@
 The manifest's name is the state digest, a checkpoint's `snapshotRoot`. It holds the number of
 chunks and the root of each tree: the sequencer's, then the executor's. A node is its children's
 names, a long chunk the names of its pieces. So whoever trusts the root can check every object on
-its own, and two snapshots share what they have in common. Source: ADR-0013.
+its own, and two snapshots share what they have in common. Source: ADR-0018.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Height and root come from the chain, never from peers. Every object is asked for
 checked against it before anything of it is used, so a liar costs a question. Objects are stored as
 they come: a restart goes on where it was, and a newer checkpoint shares most of them. At the end
 the snapshot's record, its blocks and its pending commands are one write, and the replica opens
-anew from its disk. Source: ADR-0013.
+anew from its disk. Source: ADR-0018.
 """
 
 from __future__ import annotations
