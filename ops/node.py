@@ -113,30 +113,8 @@ class Node:
             measure=self._measure,
         )
         self._observer = Observer(self.metrics, replica, self._store)
-        self.driver = self.driver_type(
-            replica,
-            admission(genesis, self._domain),
-            self._store,
-            self._clock,
-            self.metrics,
-            on_record=self._on_record,
-            on_logged=self._journal.on_logged,
-            on_executed=self._on_executed,
-            on_reply=lambda reply: self.view.on_reply(reply),
-            on_submit=self._on_submit,
-            on_installed=self._on_installed,
-            on_halt=self._on_halt,
-        )
-        peers = [(m.network_key, *parse_endpoint(m.endpoint)) for m in genesis.members]
-        self.transport = Transport(
-            keys.network_seed,
-            config.index,
-            peers,
-            parse_endpoint(config.p2p_listen),
-            on_frame=self.driver.on_frame,
-            on_up=self.driver.on_up,
-            on_malformed=lambda peer, why: self.metrics.peers.blamed(peer, why.split(":", 1)[0]),
-        )
+        self.driver = self._make_driver(replica)
+        self.transport = self._make_transport()
         self.driver.attach(self.transport)
         self.view = NodeView(
             version("fairlane"),
@@ -154,6 +132,34 @@ class Node:
         self._submitter: Submitter | None = None
         self._watcher: Watcher | None = None
         self._accepted_unformed: CheckpointAccepted | None = None
+
+    def _make_driver(self, replica: ExchangeReplica) -> Driver:
+        return self.driver_type(
+            replica,
+            admission(self._genesis, self._domain),
+            self._store,
+            self._clock,
+            self.metrics,
+            on_record=self._on_record,
+            on_logged=self._journal.on_logged,
+            on_executed=self._on_executed,
+            on_reply=lambda reply: self.view.on_reply(reply),
+            on_submit=self._on_submit,
+            on_installed=self._on_installed,
+            on_halt=self._on_halt,
+        )
+
+    def _make_transport(self) -> Transport:
+        members = self._genesis.members
+        return Transport(
+            self._keys.network_seed,
+            self._config.index,
+            [(m.network_key, *parse_endpoint(m.endpoint)) for m in members],
+            parse_endpoint(self._config.p2p_listen),
+            on_frame=self.driver.on_frame,
+            on_up=self.driver.on_up,
+            on_malformed=lambda peer, why: self.metrics.peers.blamed(peer, why.split(":", 1)[0]),
+        )
 
     def make_replica(self, network: bytes, keys: NodeKeys) -> ExchangeReplica:
         """Return the deterministic whole, as this node's disk has it. Errors: NodeError."""
