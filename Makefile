@@ -12,7 +12,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header 
 LINTS := lint-ruff lint-format lint-types lint-imports lint-purity lint-size lint-spelling
 
 .DEFAULT_GOAL := help
-.PHONY: help setup devnet test lint bench contracts wheel fresh lock clean $(LINTS)
+.PHONY: help setup devnet hunt-kills test lint bench contracts wheel fresh lock clean $(LINTS)
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,6 +22,9 @@ setup: ## make or update the virtual environment (VENV=.venv, PYTHON=python3.11)
 
 devnet: setup ## run a network of five nodes on this machine (ARGS="--seconds 30 --json")
 	@$(BIN)/fairlane devnet $(ARGS)
+
+hunt-kills: setup ## kill -9 nodes of a network under load 200 times, then read all disks (ARGS="--seed 7")
+	@$(BIN)/fairlane devnet --nodes 4 --rate 10 --kills 200 $(ARGS)
 
 test: setup ## run the tests: first those in one process, then those that start real networks
 	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --max-worker-restart 0 -m "not e2e" $(ARGS)
