@@ -47,10 +47,15 @@ def payload_of(frame_: bytes) -> bytes:
     return frame_[1:]
 
 
+def header(lane: int, length: int, more: bool) -> bytes:
+    """Return what comes before a piece of a frame; `more` says that others follow."""
+    value = (_MORE if more else 0) | lane << _LANE_SHIFT | length
+    return value.to_bytes(HEADER_BYTES, "big")
+
+
 def piece(lane: int, data: bytes, more: bool) -> bytes:
-    """Return the bytes that put a piece of a frame on a stream; `more` says that others follow."""
-    header = (_MORE if more else 0) | lane << _LANE_SHIFT | len(data)
-    return header.to_bytes(HEADER_BYTES, "big") + data
+    """Return the bytes that put a piece of a frame on a stream."""
+    return header(lane, len(data), more) + data
 
 
 def pack(frame_: bytes) -> bytes:
@@ -114,7 +119,7 @@ class FrameParser:
                 if length:
                     yield self._checked(data[start:position])
                 continue
-            found = self._joined(lane, data[start:position], more)
+            found = self._joined(lane, memoryview(data)[start:position], more)
             if found is not None:
                 yield found
         self._rest += data[position:]
@@ -133,7 +138,7 @@ class FrameParser:
             raise self._break(f"frame of {length} bytes, at most {FRAME_MAX}")
         return header >= _MORE, lane, length
 
-    def _joined(self, lane: int, data: bytes, more: bool) -> bytes | None:
+    def _joined(self, lane: int, data: memoryview, more: bool) -> bytes | None:
         """Add a piece to the frame that its lane has begun; return the frame when it is whole."""
         begun = self._lanes[lane]
         if not data:

@@ -98,7 +98,7 @@ class Link:
         on_down: Callable[[int], None],
     ) -> None:
         """`gives_way` lets the peer dial first."""
-        self.stats = PeerStats()
+        self._stats = PeerStats()
         self._peer = peer
         self._network = network
         self._gives_way = gives_way
@@ -114,19 +114,20 @@ class Link:
     def send(self, frame: bytes, lane: Lane | None = None) -> bool:
         """Queue a frame in its lane (by its kind); False when it was dropped. Never waits."""
         assert 0 < len(frame) <= FRAME_MAX, len(frame)
-        if not self.stats.connected and trio.current_time() - self._down_since > HOLD_S:
+        if not self._stats.connected and trio.current_time() - self._down_since > HOLD_S:
             self._discard()
             self._refused += 1
-            self._note_queue()
             return False
         kept = self._outbox.put(frame, lane_of(frame) if lane is None else lane)
-        self._note_queue()
         self._work.set()
         return kept
 
-    def _note_queue(self) -> None:
-        self.stats.queued_bytes = self._outbox.size
-        self.stats.dropped_out = self._refused + sum(map(self._outbox.dropped, Lane))
+    @property
+    def stats(self) -> PeerStats:
+        """What happened with the peer so far; what waits is counted when it is asked for."""
+        self._stats.queued_bytes = self._outbox.size
+        self._stats.dropped_out = self._refused + sum(map(self._outbox.dropped, Lane))
+        return self._stats
 
     def lane_stats(self) -> dict[Lane, LaneStats]:
         """Return what waits in each lane."""
@@ -177,7 +178,7 @@ class Link:
             with trio.fail_after(DIAL_TIMEOUT_S):
                 return await self._network.open(self._peer)
         except (LinkBroken, trio.TooSlowError):
-            self.stats.dial_failures += 1
+            self._stats.dial_failures += 1
             return None
 
     async def _pause(self, seconds: float) -> None:
@@ -187,10 +188,10 @@ class Link:
 
     async def _serve(self, stream: Stream) -> None:
         """Write what is queued until the stream ends."""
-        self.stats.connects += 1
+        self._stats.connects += 1
         if trio.current_time() - self._down_since > HOLD_S:
             self._discard()
-        self.stats.connected = True
+        self._stats.connected = True
         try:
             self._on_up(self._peer)
             async with trio.open_nursery() as nursery:
@@ -198,7 +199,7 @@ class Link:
                 await self._write_all(stream)
                 nursery.cancel_scope.cancel()
         finally:
-            self.stats.connected = False
+            self._stats.connected = False
             self._down_since = trio.current_time()
             with trio.move_on_after(CLOSE_TIMEOUT_S) as scope:
                 scope.shield = True
@@ -222,11 +223,10 @@ class Link:
                 return
             finally:  # Also when the stream's end cancels the write.
                 if left:
-                    self.stats.sent_frames += outbox.done()
-                    self.stats.sent_bytes += len(blob)
+                    self._stats.sent_frames += outbox.done()
+                    self._stats.sent_bytes += len(blob)
                 else:
                     outbox.undo()
-                self._note_queue()
 
     async def _write(self, stream: Stream, blob: bytes) -> None:
         with trio.move_on_after(WRITE_TIMEOUT_S) as scope:
@@ -237,7 +237,6 @@ class Link:
 
     def _discard(self) -> None:
         self._outbox.clear()
-        self._note_queue()
 
 
 async def _watch_end(stream: Stream, scope: trio.CancelScope) -> None:

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from p2p.framing import HEADER_BYTES, piece
+from p2p.framing import HEADER_BYTES, header
 from p2p.lanes import LANE_RULES, Lane, lane_of
 
-PIECE_BYTES_MAX: Final = 16 << 10
+PIECE_BYTES_MAX: Final = 16_000
 """Of a frame in one piece."""
-WRITE_BYTES_TARGET: Final = 64 << 10
-"""A write that has this much takes no further frame, except for lanes that have none in it."""
+WRITE_BYTES_TARGET: Final = 3 * (PIECE_BYTES_MAX + HEADER_BYTES) + 1
+"""A write that has this much takes no further frame, except for lanes that have none in it. So
+four pieces of one lane fill one Noise message; a byte more would make it two."""
 WRITE_BYTES_MAX: Final = WRITE_BYTES_TARGET + len(Lane) * (PIECE_BYTES_MAX + HEADER_BYTES)
 
 
@@ -51,15 +52,16 @@ class _Queue:
         rule = self._rule
         return len(self.frames) >= rule.frames_max or self.size + len(frame) > rule.bytes_max
 
-    def take(self, parts: list[bytes], size: int) -> int:
+    def take(self, parts: list[bytes | memoryview], size: int) -> int:
         """Add pieces to a write of `size` bytes; return its size then."""
         first = True
         while self._taken < len(self.frames) and (first or size < WRITE_BYTES_TARGET):
             first = False
             frame, start = self.frames[self._taken], self._taken_offset
             end = min(len(frame), start + PIECE_BYTES_MAX)
-            parts.append(piece(self._lane, frame[start:end], end < len(frame)))
-            size += len(parts[-1])
+            parts.append(header(self._lane, end - start, end < len(frame)))
+            parts.append(memoryview(frame)[start:end] if end - start < len(frame) else frame)
+            size += HEADER_BYTES + end - start
             if end < len(frame):
                 self._taken_offset = end
             else:
@@ -120,7 +122,7 @@ class Outbox:
 
         `done` or `undo` must come before the next one.
         """
-        parts: list[bytes] = []
+        parts: list[bytes | memoryview] = []
         size = 0
         for queue in self._queues.values():
             size = queue.take(parts, size)

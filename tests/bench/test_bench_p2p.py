@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
+import pytest
 import trio
 import trio.lowlevel
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from p2p import host as host_module
 from p2p.framing import FrameParser, pack
+from p2p.lanes import Lane, lane_of
+from tests.p2p.kinds import of_lane
 from tests.p2p.mesh import Replica, free_ports, mesh
 
 ROUND_TRIPS = 1_000
-SMALL = b"\0" + bytes(199)
+SMALL = of_lane(Lane.LOGS, bytes(190))
 JOINED = 60_000
 MESH_SECONDS = 4
 MESH_RATE = 40
@@ -136,7 +141,7 @@ async def _joined(one: End, other: End, frame: bytes, frames: int) -> float:
             reached.set()
 
     other.on_frame = arrived
-    per_turn = max(1, (1 << 20) // len(frame))
+    per_turn = max(1, min(2_000, (1 << 20) // len(frame)))  # What a lane holds for sure.
     begun = time.process_time()
     while wanted < frames:
         reached = trio.Event()
@@ -200,3 +205,66 @@ def test_bench_mesh_of_five(benchmark: BenchmarkFixture) -> None:
     benchmark.extra_info["frames_per_cpu_second"] = frames
     print(f"CPU of one node: {share:.3f} of a core; {frames:.0f} frames sent and got a CPU-second")
     assert share < 0.9
+
+
+VOTE_S = 0.02
+ANSWERS_MB = 40
+LINK_BYTES_PER_S = 12_500_000
+"""100 Mbit/s. On loopback alone there is no queue anywhere that is not ours."""
+
+
+def _slow_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each connection carry no more than a 100 Mbit/s line does."""
+    write = host_module._Buffered.write
+    free: dict[int, float] = {}
+
+    async def paced(self: Any, data: bytes) -> None:
+        begun = max(free.get(id(self), 0.0), trio.current_time())
+        free[id(self)] = begun + len(data) / LINK_BYTES_PER_S
+        await trio.sleep_until(free[id(self)])
+        await write(self, data)
+
+    monkeypatch.setattr(host_module._Buffered, "write", paced)
+
+
+async def _vote_latency(answers_to: int | None) -> list[float]:
+    """Return the seconds that votes from 0 to 1 take while 0 answers a peer that syncs."""
+    took: list[float] = []
+    answer = of_lane(Lane.BULK, bytes(1 << 20))
+    received = 0
+
+    def on_frame(peer: int, frame: bytes) -> bool:
+        nonlocal received
+        if lane_of(frame) is Lane.URGENT:
+            took.append(time.perf_counter() - struct.unpack("d", frame[-8:])[0])
+        received += len(frame)
+        return True
+
+    async def sync(sender: Replica) -> None:
+        while answers_to is not None:
+            while sender.transport.send(answers_to, answer):
+                pass
+            await trio.sleep(0.005)
+
+    async with mesh(3) as (zero, one, two), trio.open_nursery() as nursery:
+        one.transport._on_frame = two.transport._on_frame = on_frame
+        nursery.start_soon(sync, zero)
+        until = trio.current_time() + 3
+        while received < ANSWERS_MB << 20 if answers_to else trio.current_time() < until:
+            stamp = struct.pack("d", time.perf_counter())
+            zero.transport.send(1, of_lane(Lane.URGENT, bytes(180) + stamp))
+            await trio.sleep(VOTE_S)
+        nursery.cancel_scope.cancel()
+    return sorted(took)
+
+
+@pytest.mark.parametrize("paced", [False, True])
+def test_bench_votes_while_a_peer_syncs(paced: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Votes on a quiet mesh, while a third peer syncs, and while the same link carries answers."""
+    if paced:
+        _slow_links(monkeypatch)
+    for name, answers_to in (("quiet", None), ("third peer syncs", 2), ("same link", 1)):
+        took = trio.run(_vote_latency, answers_to)
+        p50, p99 = took[len(took) // 2] * 1e3, took[len(took) * 99 // 100] * 1e3
+        print(f"{name:17} paced={paced}: {len(took)} votes, p50 {p50:.1f} ms, p99 {p99:.1f} ms")
+        assert p50 < 100
