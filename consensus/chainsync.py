@@ -218,5 +218,6 @@ class ChainSync:
             self._heads[author] = before
 
     def _add(self, author: int, after: Head, until: Head, height: int) -> None:
-        if until.seq > after.seq and author != self._ctx.me:
+        own = author == self._ctx.me and self._ctx.own.head.seq >= until.seq
+        if until.seq > after.seq and not own:
             self._segments.append(_Segment(author, after, until, height))

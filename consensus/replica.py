@@ -377,6 +377,7 @@ class Replica:
     def _sync(self) -> None:
         """Ask for committed blocks when peers are far ahead."""
         if self.states.replaces_chain:
+            self.keeper.behind = True
             return
         height = self.height
         ahead = [p for p, h in enumerate(self._peer_heights) if h > height + SYNC_GAP]
