@@ -21,6 +21,9 @@ EXPIRIES_SLACK = 4_096
 """Emitted commands stay in the expiry queue until there are so many more of them than held."""
 LOG_BYTES_MAX = 32 << 20
 """Bytes kept unasked of one log above its committed head; later batches are fetched when named."""
+NAMED_BYTES_MAX = 4 * LOG_BYTES_MAX
+"""Bytes of one log beyond which all rivals of the first batches go, to make room for what is named
+now: a liar that leads again and again can have each of its proposals name another branch."""
 BRANCHES_PER_PEER_MAX = 2
 """Rival batches at one position of a log that one peer's answers may add: each peer has places of
 its own, so that a liar with many branches cannot fill those that the committed one will need."""
@@ -62,6 +65,7 @@ class LogStore:
     ) -> None:
         """`start` is the claim that each log's first batch goes on from."""
         self._start = start
+        self.named_bytes_max = NAMED_BYTES_MAX
         self._parameters = parameters
         self.bases: list[Head] = list(bases)
         self.base_batches: list[LogBatch | None] = [None] * committee.n
@@ -102,6 +106,8 @@ class LogStore:
         if not base < seq <= base + 2 * self._parameters.log_window:
             return False
         if named:
+            if self._sizes[author] > self.named_bytes_max:
+                self._drop_rivals(author)
             return True
         if giver is None and self._sizes[author] > LOG_BYTES_MAX:
             return False
@@ -276,6 +282,14 @@ class LogStore:
             self._given[author].pop(seq, None)
             for sealed in self._by_seq[author].pop(seq, ()):
                 self._forget(sealed)
+
+    def _drop_rivals(self, author: int) -> None:
+        """Forget all but the first batch at each position; what a block names is asked for anew."""
+        for rivals in self._by_seq[author].values():
+            for sealed in rivals[1:]:
+                self._forget(sealed)
+            del rivals[1:]
+        self._given[author].clear()
 
     def _forget(self, sealed: SealedBatch) -> None:
         author = sealed.batch.author

@@ -53,6 +53,11 @@ class Voting:
         first = self._proposals.get(block.round)
         if first is not None and first.block != block:
             return
+        if block.round < self._rounds.round and ctx.tree.qc(block.digest) is None:
+            # No honest replica votes for it any more, and its leader may have signed thousands.
+            # Should votes that are on their way certify it, it is asked of the voters.
+            ctx.count("proposals_late")
+            return
         digest = ctx.tree.add(block)
         self._committer.on_block(digest, block)
         if block.round >= self._rounds.round:
