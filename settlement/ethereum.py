@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from hexbytes import HexBytes
-
 from settlement.checkpoint import Checkpoint
 from settlement.eip2537 import g1_words
 from settlement.errors import (
@@ -185,8 +183,8 @@ class SettlementClient:
 
         Errors: ChainUnavailable also when it brought none directly, but by another contract.
         """
-        request = self.rpc.w3.eth.get_transaction(HexBytes(transaction))
-        return await self.rpc.ask(request, self._read_submission)
+        name: Any = "0x" + transaction.hex()
+        return await self.rpc.ask(self.rpc.w3.eth.get_transaction(name), self._read_submission)
 
     def _read_submission(self, transaction: Any) -> Checkpoint:
         _, arguments = self._checkpoints.decode_function_input(transaction["input"])

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
 
 from consensus import effects as core
 from consensus import prune
@@ -31,11 +32,18 @@ def submit(node: Node, now_ms: int, number: int) -> None:
     node.step(now_ms, event)
 
 
-def test_bench_prune(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bench_prune(
+    benchmark: BenchmarkFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The largest size in the last quarter beside that of the second, and the longest step."""
     # As much is written here in a minute as in a day: files as small turn over as often.
     monkeypatch.setattr(store_module, "MEMTABLE_BYTES", 1 << 20)
     monkeypatch.setattr(prune, "PRUNE_EVERY", 16)
+    benchmark.pedantic(fill_and_prune, (tmp_path,), rounds=1)  # type: ignore[no-untyped-call]
+
+
+def fill_and_prune(tmp_path: Path) -> None:
+    """Run one replica over many times its retention, and print what its store takes."""
     committee = Committee(NETWORK, 1, real_keys(NETWORK, 1).publics)
     node = Node(committee, 0, tmp_path / "store", 1_000)
     node.replica.ctx.retain_blocks = RETAIN
