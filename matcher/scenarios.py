@@ -163,9 +163,9 @@ def term(parameters: PortfolioParameters, time_ms: int, rate: int) -> Term:
     root = sqrt(tau)
     gain_rate = div_floor(p.long_rate_mult * rate, WAD) + p.long_rate_add
     owed_rate = div_floor(p.short_rate_mult * rate, WAD) + p.short_rate_add
-    discount = discount_factor(rate, tau)
-    owed = div_ceil(p.discount_short * WAD, discount_factor(owed_rate, tau))
-    ratio = 30 * DAY_MS * WAD // max(time_ms, p.vol_floor_days * DAY_MS // WAD, 1)
+    discount = max(1, discount_factor(rate, tau))
+    owed = div_ceil(p.discount_short * WAD, max(1, discount_factor(owed_rate, tau)))
+    ratio = 30 * DAY_MS * WAD * WAD // max(time_ms * WAD, p.vol_floor_days * DAY_MS, 1)
     exponent = p.vol_power_short if time_ms <= 30 * DAY_MS else p.vol_power_long
     width = p.skew_width * root // WAD * (p.skew_vol_static + p.skew_vol_scale * root // WAD) // WAD
     return Term(

@@ -39,9 +39,11 @@ COLLATERAL_MAX: Final = 64
 AMOUNT_MAX: Final = 10**15
 PRICE_MAX: Final = 10**12
 RATE_MAX: Final = 1
-PARAMETER_MAX: Final = 10**15
+PARAMETER_MAX: Final = 1_000
+POWER_MAX: Final = 2
 FACTOR_MAX: Final = 1_000
 _TEXT_MAX: Final = 64
+_MESSAGE_MAX: Final = 200
 _DECIMAL: Final = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?")
 _EXACT: Final = Context(prec=120)
 
@@ -153,7 +155,7 @@ def parse(text: str) -> Answer:
     except json.JSONDecodeError as error:
         raise MarginFileError(f"not JSON: {error}") from None
     except ValueError as error:
-        raise MarginFileError(str(error)) from None
+        raise MarginFileError(str(error)[:_MESSAGE_MAX]) from None
     if not isinstance(found, dict):
         raise MarginFileError("not a JSON object")
     return found
@@ -232,9 +234,16 @@ def _parameters(top: Fields, known: PortfolioParameters | StandardParameters) ->
             if source.has(name):
                 given[name] = _scenarios(source.raw(name, None))
         elif source.has(name):
-            signed = name.endswith(("_slope", "_scale"))
-            given[name] = source.decimal(name, None, None if signed else 0, PARAMETER_MAX)
+            low = None if name.endswith(("_slope", "_scale")) else 0
+            given[name] = source.decimal(name, None, low, _high(name))
     return given
+
+
+def _high(name: str) -> int:
+    if name.startswith("vol_power"):
+        return POWER_MAX
+    amount = name == "size_base" or name.startswith("open_interest")
+    return AMOUNT_MAX if amount else PARAMETER_MAX
 
 
 def _scenarios(source: object) -> tuple[Scenario, ...]:
