@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ops.recursion import cap_recursion
 
-FRAME_MAX = 1 << 16
+FRAME_MAX = 1 << 13
 
 
 def plain(names: list[str], seed: int, runs: int) -> int:
