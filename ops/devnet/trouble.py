@@ -25,8 +25,9 @@ PAUSE_S = (0.05, 1.5)
 HUNT_DOWN_S = (0.1, 2.0)
 STORM_EVERY = 12
 """One kill in so many of a hunt takes more than f nodes at once."""
-STARTING_SPARED = 5
-"""A node that is not up yet is hit in one of so many cases only, or it would never be."""
+HIT_STARTING = 4
+"""A node that is not up yet is hit in one of so many cases, and once each time it comes back: it
+must be up before the hunt takes it again, however long starting takes on a busy machine."""
 SETTLE_S = 60.0
 
 
@@ -48,6 +49,7 @@ class Trouble:
         self.faults = faults
         self.seed = seed
         self._killed = Counter[str]()
+        self._hit_starting: dict[int, None] = {}
         self.kills = 0
         self.storms = 0
         """Moments of a hunt at which more than f nodes were down."""
@@ -131,8 +133,14 @@ class Trouble:
             node, up = self._nodes[place], self._is_up(place)
             if len(victims) == together or not node.running:
                 continue
-            if down >= down_max if up else rng.randrange(STARTING_SPARED) > 0:
+            if up:
+                self._hit_starting.pop(place, None)
+                if down >= down_max:
+                    continue
+            elif place in self._hit_starting or rng.randrange(HIT_STARTING):
                 continue
+            else:
+                self._hit_starting[place] = None
             down += up
             victims.append(node)
         return victims
