@@ -6,7 +6,7 @@ lots and rows. Lanes are signed: the sum of lane x 2**(LANE_BITS x i), so that a
 borrows from the next. `Packed.lanes` gives them back; the check reads only what it needs.
 
 Values per lot count in 1e-12 USDC, discount factors in 2**-44: with them a lane holds 150 million
-USDC per account and expiry. Whoever has more is checked with lists, to the same result. ADR-0017
+USDC per account and expiry. Whoever has more is checked with lists, to the same result. ADR-0020
 has the alternatives and their measured times. Source: SPAN's risk arrays.
 """
 
@@ -34,6 +34,7 @@ LANE_MAX: Final = 1 << (LANE_BITS - 2)
 LOTS_MAX: Final = 1 << 48
 """No account holds more lots of one option."""
 
+_ONE_WAD: Final = ONE * WAD
 _HALF: Final = 1 << (LANE_BITS - 1)
 _MASK: Final = (1 << LANE_BITS) - 1
 
@@ -63,7 +64,10 @@ class Packed:
         )
         skews = [(s, i) for s, i in zip(scenarios, grid.lanes, strict=True) if s.kind in SKEWS]
         self.skew_places = tuple((i, lane * LANE_BITS) for i, (_, lane) in enumerate(skews))
-        self.skews = tuple(s for s, _ in skews)
+        self.skew_slopes, self.skew_falls = (
+            tuple((s.dampening, portfolio.slope(s.factor, ONE, sign)) for s, _ in skews)
+            for sign in (1, -1)
+        )
         self.steepest = max(abs(s.factor - WAD) * ONE // WAD + 1 for s in scenarios)
         self.low = max([2, *(lane for lane in grid.lanes if grid.valuations[lane][1] in SKEWS)])
         self.low_mask = (1 << (LANE_BITS * (self.low + 1))) - 1
@@ -319,18 +323,18 @@ def _worst(packed: Packed, sums: _Sums, exposure: int) -> int:
     # Biased lanes as big-endian bytes stand in the order of their values.
     lane = (sums.total + packed.bias).to_bytes(packed.bytes, "big").__getitem__
     base = (sums.mtm << FACTOR_BITS) + _HALF
-    least = sums.basis * ONE * WAD
+    least = sums.basis * _ONE_WAD
     for dampening, slices in packed.slices:
         lowest = min(map(lane, slices)) if len(slices) > 1 else lane(slices[0])
         change = dampening * (int.from_bytes(lowest, "big") - base)
         if change < least:
             least = change
-    for change, scenario in zip(sums.skewed, packed.skews, strict=True):
-        change += exposure * portfolio.slope(scenario.factor, ONE, exposure)
-        change *= scenario.dampening
+    slopes = packed.skew_slopes if exposure >= 0 else packed.skew_falls
+    for change, (dampening, slope) in zip(sums.skewed, slopes, strict=True):
+        change = dampening * (change + exposure * slope)
         if change < least:
             least = change
-    return least // (ONE * WAD)
+    return least // _ONE_WAD
 
 
 def _pnls(packed: Packed, sums: _Sums, exposure: int) -> list[int]:

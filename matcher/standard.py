@@ -9,7 +9,7 @@ the caller's choice; each requirement is rounded up, once.
 Open orders: linear positions count at their larger side with each order's loss against mark;
 options with all sells and no buys filled. A sell that opens a short lends its premium, up to the
 mark value, to the isolated sum only: the other branch may not rise with a sell, and a premium not
-yet received would then be margin out of nothing (ADR-0017).
+yet received would then be margin out of nothing (ADR-0021).
 """
 
 from __future__ import annotations
