@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import msgspec
+
 from consensus.command import CommandId
 from consensus.committee import faults
 from ops.sim.liars.logs import Censor
@@ -16,6 +18,7 @@ from ops.sim.plan import SHORT_DIALS, Plan
 from ops.sim.report import finish
 from ops.sim.world import World
 
+QUICK = msgspec.structs.replace(SHORT_DIALS, batch_interval_ms=20, block_interval_ms=30)
 SECONDS = 5
 RATE = 60
 
@@ -72,7 +75,7 @@ def _delays(nodes: int, censors: int, seed: int) -> list[tuple[int, int]]:
         nodes=nodes,
         seed=seed,
         duration_ms=SECONDS * 1_000,
-        parameters=SHORT_DIALS,
+        parameters=QUICK,
         liars=liars,
         commands_per_s=RATE,
     )

@@ -8,7 +8,7 @@ from hashlib import sha256
 from msgspec import Struct
 
 from consensus.codec import decode, encode
-from consensus.command import CommandId
+from consensus.command import CommandId, decode_command
 from consensus.committer import DIGEST_INTERVAL
 from consensus.context import Successor
 from consensus.digest import parts_digest
@@ -61,7 +61,9 @@ class HashChain:
         about = (block.height, block.time_ms, block.observations, block.inbox, block.inbox_hash)
         chain = sha256(self._chain + encode(about))
         for id_, body in bodies:
-            chain.update(id_ + len(body).to_bytes(4, "big") + body)
+            # As the exchange does: a signature has a twin, so what is executed is the rest.
+            command = decode_command(body)
+            chain.update(id_ + command.signer + sha256(command.payload).digest())
             place = id_[-1] % CELLS
             self._cells[place] = sha256(self._cells[place] + id_).digest()
             self._touched[place] = None

@@ -5,6 +5,7 @@ A seed's run is the same wherever it runs; processes only divide the seeds among
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -147,6 +148,7 @@ def search(
     An interrupt from the keyboard ends it like the time does. Errors: BadPlan.
     """
     hunt = Hunt(blocks_min=blocks_min)
+    gc.freeze()  # What is there now stays: a collection after each run need not look at it.
     started = monotonic()
     outcomes = _in_turn(make_plan, seeds) if jobs == 1 else _in_processes(make_plan, seeds, jobs)
     try:

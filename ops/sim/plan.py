@@ -132,8 +132,8 @@ DIALS = Parameters(
 )
 """Quicker than a real network's defaults, so that a short run holds many rounds and timeouts."""
 SHORT_DIALS = Parameters(
-    batch_interval_ms=20,
-    block_interval_ms=30,
+    batch_interval_ms=40,
+    block_interval_ms=45,
     empty_block_ms=80,
     round_timer_ms=200,
     round_timer_max_ms=800,
