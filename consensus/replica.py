@@ -72,6 +72,8 @@ from consensus.recovery import Opened, open_context
 from consensus.rounds import TIMER as ROUND_TIMER
 from consensus.rounds import Rounds
 from consensus.serve import Library
+from consensus.statesync import OPEN_TIMER as STATE_OPEN
+from consensus.statesync import READ_TIMER as STATE_READ
 from consensus.statesync import TIMER as STATE_TIMER
 from consensus.statesync import StateSync
 from consensus.voting import Voting
@@ -168,7 +170,7 @@ class Replica:
         """Take one input at `now_ms` (wall clock, milliseconds) and return what to do, in order."""
         if self.halted or self.ended is not None:
             return []
-        if self.states.installed is not None and event != TimerFired(STATE_TIMER):
+        if self.states.installed is not None and event != TimerFired(STATE_OPEN):
             # The disk holds another state than the memory now.
             return []
         ctx = self.ctx
@@ -250,10 +252,11 @@ class Replica:
             self._sync()
             self.chains.work()
         elif name == STATE_TIMER:
-            if self.states.installed is not None:
-                self._reopen()
-            else:
-                self.states.on_timer()
+            self.states.on_timer()
+        elif name == STATE_READ:
+            self.states.on_stored()
+        elif name == STATE_OPEN and self.states.installed is not None:
+            self._reopen()
         # The propose and vote timers only wake the replica, which every input does.
 
     def _wake(self) -> None:

@@ -56,6 +56,10 @@ SNAPSHOT_GAP = 4_096
 """A replica so many blocks below an accepted checkpoint takes its state over instead of them."""
 KEY_TARGET = b"fetching"
 TIMER = "statesync"
+READ_TIMER = "statesync/read"
+OPEN_TIMER = "statesync/open"
+"""These fire after the writes of the step that set them: what it stored can be read then, however
+many inputs a driver puts through before it writes."""
 QUESTIONS_PER_PEER_MAX = 2
 ANSWER_MS = 3_000
 """A question unanswered for so long is asked of another peer."""
@@ -100,7 +104,7 @@ class StateSync:
         self._ctx = ctx
         self.target: Target | None = None
         self.installed: Target | None = None
-        """Set when the state is on its way to disk: the replica opens anew when the timer fires."""
+        """Set when the state is on its way to disk: the replica opens anew when it is there."""
         self._newest: Target | None = None
         self._stack: list[_Wish] = []
         self._asked: list[dict[int, _Question]] = [{} for _ in range(ctx.committee.n)]
@@ -196,6 +200,12 @@ class StateSync:
                 self._ctx.count("state_questions_unanswered")
         self.work()
 
+    def on_stored(self) -> None:
+        """All objects are on disk."""
+        if self._finish is not None:
+            self._finish.may_read = True
+            self.work()
+
     def work(self) -> None:
         """Look up what is stored, ask for what is not, and finish when all is there."""
         if self.target is None or self.installed is not None:
@@ -205,8 +215,8 @@ class StateSync:
             missing = self._look_up()
             self._ask(missing)
             if not self._stack and not any(self._asked):
-                # Only after this step's writes: what came last is read from disk.
                 self._finish = _Finish(ctx, self.target)
+                ctx.timer(READ_TIMER, ctx.now_ms)
         elif self._finish.work():
             self._install(self._finish)
             return
@@ -344,8 +354,7 @@ class StateSync:
         ctx.write(TABLE_STATE, KEY_TARGET, None)
         ctx.write(TABLE_STATE, KEY_FLOOR, height_key(finish.first))
         ctx.promise()
-        # Effects are carried out in order: when the timer fires, the records are on disk.
-        ctx.timer(TIMER, ctx.now_ms)
+        ctx.timer(OPEN_TIMER, ctx.now_ms)
         self.installed = target
 
 
@@ -358,6 +367,7 @@ class _Finish:
         self.first = max(1, target.height - FETCH_BLOCKS_MAX + 1)
         """The lowest block wanted; with those before the target's the two-chain rule has pairs."""
         self.blocks: dict[int, Block] = {}
+        self.may_read = False
         self.is_foreign = False
         """Whether the state is none of this epoch's committee."""
         self._sequencer: Sequencer | None = None
@@ -368,7 +378,7 @@ class _Finish:
     def work(self) -> bool:
         """Ask for what is missing; say whether all is there."""
         ctx = self._ctx
-        if self._sequencer is None:
+        if self._sequencer is None and self.may_read:
             self._sequencer = self._load()
         if self._sequencer is None:
             return False
