@@ -15,13 +15,16 @@ from consensus.messages import (
     Blocks,
     Bodies,
     CommitVote,
+    EpochEnded,
     GetBatches,
     GetBlock,
     GetBodies,
     GetChain,
     GetHandover,
+    GetLast,
     GetState,
     HandoverVote,
+    Last,
     LogBatch,
     Proposal,
     RoundInfo,
@@ -97,7 +100,7 @@ _LANE_OF_KIND: Final = {
         (Lane.URGENT, (Proposal, Vote, CommitVote, Timeout, RoundTC, RoundInfo, HandoverVote)),
         (Lane.LOGS, (LogBatch,)),
         (Lane.FETCH, (GetBatches, Batches, GetBodies, Bodies, GetBlock, Blocks)),
-        (Lane.FETCH, (GetChain, GetState, GetHandover)),
+        (Lane.FETCH, (GetChain, GetState, GetHandover, EpochEnded, GetLast, Last)),
     )
     for kind in kinds
 }
