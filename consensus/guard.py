@@ -46,9 +46,9 @@ from consensus.words import Statement, Words, gave_up_of
 TIMER = "guard"
 ASK_AGAIN_MS = 250
 """Peers that have not answered are asked again after this long."""
-ANSWER_INTERVAL_MS = 50
+ANSWER_INTERVAL_MS = 200
 """A peer that asks is answered at most this often."""
-OWN_KEPT = 1_024
+OWN_KEPT = 512
 """Own statements of one kind remembered since the start; of rounds before them nothing is said."""
 
 
@@ -200,25 +200,22 @@ class Guard:
         said += [leader(last.proposal.block.round)] if last.proposal is not None else []
         return said + ([last.batch.author] if last.batch is not None else [])
 
-    def answer(self, peer: int, question: GetLast) -> None:
-        """Say the newest that we hold of the asking key, also while we ask ourselves."""
+    def answer(self, peer: int, question: GetLast) -> Last | None:
+        """Return the newest that we hold of the asking key, also while we ask ourselves."""
         ctx = self._ctx
         since = ctx.now_ms - self._answers_sent_ms.get(peer, -ANSWER_INTERVAL_MS)
         if peer == ctx.me or since < ANSWER_INTERVAL_MS:
-            return
+            return None
         self._answers_sent_ms[peer] = ctx.now_ms
         spoken = self.words.of(peer)
-        ctx.send(
-            peer,
-            Last(
-                epoch=ctx.committee.epoch,
-                nonce=question.nonce,
-                vote=spoken.vote,
-                commit_vote=spoken.commit_vote,
-                gave_up=spoken.gave_up,
-                proposal=spoken.proposal,
-                batch=self._newest_batch(peer),
-            ),
+        return Last(
+            epoch=ctx.committee.epoch,
+            nonce=question.nonce,
+            vote=spoken.vote,
+            commit_vote=spoken.commit_vote,
+            gave_up=spoken.gave_up,
+            proposal=spoken.proposal,
+            batch=self._newest_batch(peer),
         )
 
     def _newest_batch(self, author: int) -> LogBatch | None:

@@ -310,7 +310,7 @@ class Replica:
             case RoundInfo():
                 self._on_round_info(peer, message)
             case GetLast():
-                self.guard.answer(peer, message)
+                self._say_last(peer, message)
             case Last():
                 if self.guard.on_last(peer, message):
                     self._begin_signing()
@@ -336,6 +336,12 @@ class Replica:
                     self._on_runs(peer, message)
             case _:
                 assert_never(message)
+
+    def _say_last(self, peer: int, question: GetLast) -> None:
+        answer = self.guard.answer(peer, question)
+        if answer is not None and self._courtesy.allows(peer, self.ctx.now_ms):
+            self._courtesy.charge(peer, len(encode(answer)))
+            self.ctx.send(peer, answer)
 
     def _on_question(self, peer: int, question: Question) -> None:
         if not self._courtesy.allows(peer, self.ctx.now_ms):

@@ -120,6 +120,9 @@ class Rounds:
         if ctx.safety.take_tc(tc):
             ctx.write(TABLE_SAFETY, KEY_SAFETY, encode(ctx.safety.record()))
         if tc.round >= self.round:
+            # Counted here and not at the own timer: who is always joined by f+1 others first
+            # would else keep its short timer, and the network's would hardly grow.
+            self._fails += 1
             self._failed_leaders[ctx.committee.leader(tc.round)] = None
             self.after_timeout = True
             self._begin(tc.round + 1)
@@ -154,7 +157,6 @@ class Rounds:
             ctx.timer(TIMER, self.entered_ms + self._timeout_ms())
             return
         if ctx.safety.hi_timeout < self.round and ctx.may_sign:
-            self._fails += 1
             ctx.count("timeouts")
         self._time_out()
         ctx.timer(TIMER, ctx.now_ms + max(self._timeout_ms(), ctx.parameters.round_timer_ms // 2))

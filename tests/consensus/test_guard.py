@@ -188,6 +188,8 @@ GAVE_UP = gave_up_of(SAMPLE.timeout(ME, HIGH))
 PROPOSAL = SAMPLE.proposal(OWN_BLOCK)
 BATCH = SAMPLE.batch(ME, SAMPLE.log(ME, 3)[-1].head)
 QC = SAMPLE.qc(HIGH, DIGEST, FULL)
+CHILD = SAMPLE.block(HIGH + 1, OTHERS.qc(HIGH, DIGEST, FULL), 2)
+CHILD_QC = SAMPLE.qc(HIGH + 1, block_digest(CHILD), FULL)
 TC = SAMPLE.tc(HIGH)
 PROOF = CommitProof(
     HIGH, DIGEST, tuple((v, SAMPLE.commit_vote(v, HIGH, DIGEST).signature) for v in range(3))
@@ -208,7 +210,7 @@ SHOWN: dict[str, Callable[[], Message]] = {
     "QC in a timeout": lambda: SAMPLE.timeout(1, HIGH + 1, QC),
     "QC in a proposal": lambda: SAMPLE.proposal(SAMPLE.block(HIGH + 1, QC, 2)),
     "QC in blocks": lambda: Blocks((SAMPLE.block(HIGH + 1, QC, 2),)),
-    "QC in a chain": lambda: Chain((BLOCK,), None, SAMPLE.block(HIGH + 1, QC, 2), QC),
+    "QC of a chain's child": lambda: Chain((BLOCK,), None, CHILD, CHILD_QC),
     "TC": lambda: RoundTC(EPOCH, TC),
     "TC in a round info": lambda: RoundInfo(EPOCH, SAMPLE.qc(0, b""), TC, 0),
     "TC in a timeout": lambda: SAMPLE.timeout(1, HIGH + 1, None, TC),
@@ -369,9 +371,14 @@ def test_peers_remember_the_newest_words_of_a_key_over_all_rounds_and_their_own_
     peer = SAMPLE.core(0)
     peer.step(NOW_MS, Start())
     batch = SAMPLE.batch(ME)
-    vote, commit = SAMPLE.vote(ME, 1, DIGEST, FULL), SAMPLE.commit_vote(ME, 1, DIGEST)
-    timeout, own = SAMPLE.timeout(ME, 1), SAMPLE.proposal(SAMPLE.block(2))
-    for message in (vote, commit, timeout, own, batch):
+    vote, commit = SAMPLE.vote(ME, 3, DIGEST, FULL), SAMPLE.commit_vote(ME, 3, DIGEST)
+    timeout, own = SAMPLE.timeout(ME, 3), SAMPLE.proposal(SAMPLE.block(6))
+    older: list[Message] = [
+        SAMPLE.vote(ME, 1, bytes(32), FULL),
+        SAMPLE.commit_vote(ME, 1, bytes(32)),
+    ]
+    older += [SAMPLE.timeout(ME, 1), SAMPLE.proposal(SAMPLE.block(2))]
+    for message in (*older, vote, commit, timeout, own, batch):
         peer.step(NOW_MS, Received(ME, message))
     peer.step(NOW_MS, Received(1, RoundTC(EPOCH, heard.tc(500))))
     for round_ in range(501, 501 + 3 * STATEMENTS_MAX):

@@ -79,6 +79,26 @@ def test_every_kind_verifies_offline(tmp_path: Path) -> None:
     assert copy.read_bytes() == file.read_bytes()
 
 
+def test_what_an_honest_replica_may_sign_is_no_contradiction() -> None:
+    commit = SAMPLE.commit_vote(2, 2, A)
+    harmless: list[tuple[Statement, Statement]] = [
+        (commit, gave_up_of(SAMPLE.timeout(2, 4, SAMPLE.qc(2, A)))),
+        (commit, gave_up_of(SAMPLE.timeout(2, 4, SAMPLE.qc(3, A)))),
+        (commit, gave_up_of(SAMPLE.timeout(2, 1))),
+        (commit, gave_up_of(SAMPLE.timeout(1, 4))),
+        (commit, SAMPLE.commit_vote(2, 3, B)),
+        (commit, SAMPLE.commit_vote(1, 2, B)),
+        (commit, SAMPLE.vote(2, 2, B, FULL)),
+        (SAMPLE.vote(2, 2, A, FULL), SAMPLE.vote(2, 3, B, FULL)),
+        (SAMPLE.vote(2, 2, A, FULL), SAMPLE.vote(1, 2, B, FULL)),
+        (SAMPLE.proposal(BLOCK), SAMPLE.proposal(SAMPLE.block(6))),
+        (SAMPLE.batch(2), SAMPLE.batch(1)),
+        *((pair[0], pair[0]) for pair in PAIRS.values()),
+    ]
+    for first, second in harmless:
+        assert contradiction_of(first, second, 4) is None, (first, second)
+
+
 @pytest.mark.parametrize("name", PAIRS)
 def test_a_record_with_anything_changed_proves_nothing(name: str) -> None:
     good = record(name)

@@ -18,6 +18,7 @@ from tests.sim.runs import QUICK, assert_held, quick, seeds
 BACKUP_US = 900_000
 RESTORE_US = 1_800_000
 END_US = 5_000_000
+SET_BACK = frozenset(("silent",))
 Restore = Callable[[SimDisk], SimDisk]
 
 
@@ -64,7 +65,7 @@ def test_an_older_disk_makes_silent_and_follows(
     for seed in seeds(1):
         plan = quick("plain", n, seed, liars)
         print(f"seed {seed}")
-        world = World(plan)
+        world = World(plan, SET_BACK)
         set_back(world, nodes, restore)
         assert world.ledger.is_clean, world.ledger.violations
         heights = [host.height for host in world.hosts if host.is_honest]
@@ -84,7 +85,7 @@ def world_height_at(world: World, at_us: int) -> int:
 
 def test_two_disks_set_back_among_four_stop_the_network_and_do_not_fork_it() -> None:
     """More than f: none of the two signs, and what is left is no quorum. That is the safe end."""
-    world = World(quick("plain", 4, 3))
+    world = World(quick("plain", 4, 3), SET_BACK)
     set_back(world, (1, 2), same)
     assert all(host.core is not None for host in world.hosts)
     silent = [h.me for h in world.hosts if h.core is not None and h.core.guard.silence is not None]
@@ -117,7 +118,7 @@ def test_a_replica_that_forgets_its_vote_hears_of_it_and_is_silent(
         patch.setattr("consensus.recovery.Safety", mutants.ForgetsVotes)
         for seed in range(4):
             plan = quick("power", 4, seed)
-            ignored = frozenset(("durability", "liveness"))
+            ignored = frozenset(("durability", "liveness", "silent"))
             world = World(plan, ignored)
             world.run()
             assert world.ledger.is_clean, world.ledger.violations

@@ -57,6 +57,9 @@ class Audits:
         if host.checked_tip is not tip:
             host.checked_tip = tip
             self.chain.stepped(me, core)
+            silence = core.guard.silence
+            if silence is not None:
+                self.ledger.found("silent", me, silence.why)
         self._until_memory[me] -= 1
         if self._until_memory[me] <= 0:
             self._until_memory[me] = MEMORY_CHECK_STEPS
