@@ -14,6 +14,8 @@ from typing import Any
 import msgspec
 
 FRAME_MAX = 1 << 16
+SEED_MAX = 1 << 13
+"""What is repeated hundreds of times must be small, or the mutator itself takes the memory."""
 INTEGERS = (
     0, 1, 2, 3, 4, 5, 127, 128, 255, 256, 65_535, 65_536, (1 << 31) - 1, 1 << 31, 1 << 32,
     (1 << 53) + 1, (1 << 62) - 1, 1 << 62, (1 << 63) - 1, 1 << 63, (1 << 64) - 1,
@@ -80,7 +82,7 @@ def damaged(rng: random.Random, seed: bytes, seeds: Sequence[bytes]) -> bytes:
 def rewritten(rng: random.Random, seed: bytes, seeds: Sequence[bytes]) -> bytes:
     """Return the encoding of what `seed` says with a few values changed, at any depth."""
     try:
-        value = msgspec.msgpack.decode(seed)
+        value = msgspec.msgpack.decode(seed[:SEED_MAX])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return damaged(rng, seed, seeds)
     for _ in range(rng.choice((1, 1, 2, 4))):
@@ -101,7 +103,8 @@ def _changed(rng: random.Random, value: Any, seeds: Sequence[bytes]) -> Any:
             case 0:
                 return value[:at] + value[at + 1 :]
             case 1:
-                return value[:at] + [value[at]] * rng.choice((2, 3, 70, 300)) + value[at + 1 :]
+                times = rng.choice((2, 3, 70, 300)) if len(value) < 64 else 2
+                return value[:at] + [value[at]] * times + value[at + 1 :]
             case 2:
                 other = rng.randrange(len(value))
                 swapped = list(value)
@@ -122,7 +125,7 @@ def _changed(rng: random.Random, value: Any, seeds: Sequence[bytes]) -> Any:
             at = rng.randrange(len(value))
             return value[:at] + bytes((value[at] ^ 1 << rng.randrange(8),)) + value[at + 1 :]
         case bytes():
-            return rng.choice((b"", value[:-1], value + b"\0", value * 2, value * 40))
+            return rng.choice((b"", value[:-1], value + b"\0", value * 2, value[:200] * 40))
         case str():
             return rng.choice((value + "x", value[:-1], "", value.upper(), "\u2028", 0))
     return _any(rng, seeds)
