@@ -19,6 +19,7 @@ from typing import Final, NamedTuple
 from matcher import portfolio
 from matcher.scenarios import SKEWS, Grid, Term, fixed_part, term
 from matcher.strikes import Shocked, ln_price
+from matcher.travel import Travel
 from matcher.units import WAD, div_ceil, div_floor
 
 LANE_BITS: Final = 112
@@ -107,18 +108,23 @@ class ExpiryArray:
         self._leg = 0
         self._strikes: list[tuple[int, int]] = []
         self._vols: list[int | None] = []
+        self._calls: list[list[int]] = []
         self.rows: list[int] = []
+        self.travel = Travel(packed.grid, ONE)
         self.gain = self.owed = self.basis = self.reach = 0
+        self._most = (0, 0)
         self.spot = 0
         self.confidence = WAD
         self.version = 0
         """Counts the moves that changed a row."""
 
     def add_strike(self, strike: int) -> int:
-        """List a strike's call and put and return its index. Units: WAD."""
+        """List a strike's call and put, valued by the next `move`; return its index. Units: WAD."""
         self._strikes.append((strike, ln_price(strike)))
         self._vols.append(None)
+        self._calls.append([])
         self.rows += [0, 0]
+        self._state = None
         return len(self._strikes) - 1
 
     def move(
@@ -129,40 +135,58 @@ class ExpiryArray:
         If only volatilities moved, only their strikes are. Units: ms to expiry, WAD; `vols` by
         index of strike; `fixed` as in `scenarios.fixed_part`.
         """
+        assert len(vols) == len(self._strikes)
         state = (time_ms, forward, rate, fixed_part(forward, time_ms, fixed))
+        before = self._shocked
         everything = state != self._state
-        if everything:
-            self._refresh(state)
-        assert self._shocked is not None
-        computed = 0
+        lost = self._refresh(state) if everything else 0
+        after = self._shocked
+        assert after is not None
+        before = before or after
+        computed = furthest = 0
         for index, vol in enumerate(vols):
             if everything or vol != self._vols[index]:
                 self._vols[index] = vol
-                self._compute(self._shocked, index, vol)
+                furthest = max(furthest, self._compute(before, after, index, vol))
                 computed += 1
+        self.travel.total += furthest + lost
         self.version += computed > 0
         return computed
 
-    def _refresh(self, state: tuple[int, int, int, int]) -> None:
+    def _refresh(self, state: tuple[int, int, int, int]) -> int:
+        """Take new inputs; return what a lot can lose by the moves of the factors alone."""
         time_ms, forward, rate, fixed = self._state = state
-        packed = self._packed
+        packed, first = self._packed, self._shocked is None
         of: Term = term(packed.grid.parameters, time_ms, rate)
         self._shocked = Shocked(packed.grid, of, forward, fixed, self._per)
         self._leg = packed.pack(self._shocked.leg)
-        self.gain = div_floor(of.gain * ONE, WAD)
-        self.owed = div_ceil(of.owed * ONE, WAD)
-        self.basis = of.basis
+        gain, owed = div_floor(of.gain * ONE, WAD), div_ceil(of.owed * ONE, WAD)
+        moved = max(abs(gain - self.gain), abs(owed - self.owed))
+        basis_moved = abs(of.basis - self.basis)
+        self._most = (max(self.owed, owed), max(self.basis, of.basis))
+        self.gain, self.owed, self.basis = gain, owed, of.basis
         # No option is worth more than the dearest forward or the dearest strike.
-        top = max((strike for strike, _ in self._strikes), default=0)
-        top = max(self._shocked.strike_leg(top), *self._shocked.leg)
-        self.reach = (top + 1) * max(self.gain, self.owed, ONE)
+        paid = self._shocked.strike_leg(max((strike for strike, _ in self._strikes), default=0))
+        most = [max(paid, leg) + 1 for leg in self._shocked.leg]
+        self.reach = max(most) * max(gain, owed, ONE)
+        return 0 if first else self.travel.drift(most, moved, basis_moved)
 
-    def _compute(self, shocked: Shocked, index: int, vol: int) -> None:
+    def _compute(self, before: Shocked, after: Shocked, index: int, vol: int) -> int:
+        """Compute a strike's rows again; return what a lot of them can have lost."""
         strike, ln_strike = self._strikes[index]
-        row = self._packed.pack(shocked.call_row(strike, ln_strike, vol))
+        old, new = self._calls[index], after.call_row(strike, ln_strike, vol)
+        self._calls[index] = new
+        row = self._packed.pack(new)
         self.rows[2 * index] = row
-        paid = shocked.strike_leg(strike) * self._packed.ones
+        paid = after.strike_leg(strike) * self._packed.ones
         self.rows[2 * index + 1] = row - self._leg + paid
+        if not old:
+            return 0
+        lost = self.travel.loss(old, new, *self._most)
+        if before is after:  # the same forward and strike: puts moved as calls did
+            return lost
+        puts = before.put_row(old, strike), after.put_row(new, strike)
+        return max(lost, self.travel.loss(*puts, *self._most))
 
 
 class OptionsHeld:
