@@ -15,7 +15,9 @@ from ops import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND_FILES = sorted(
-    path.stem for path in (ROOT / "ops" / "commands").glob("*.py") if path.stem != "__init__"
+    path.stem.replace("_", "-")
+    for path in (ROOT / "ops" / "commands").glob("*.py")
+    if path.stem != "__init__"
 )
 
 
