@@ -29,6 +29,8 @@ from consensus.context import (
 from consensus.evidence import EvidenceBook
 from consensus.messages import (
     Batches,
+    Blocks,
+    Chain,
     CommitProof,
     CommitVote,
     GaveUp,
@@ -38,6 +40,8 @@ from consensus.messages import (
     LogBatch,
     Message,
     Proposal,
+    RoundInfo,
+    RoundTC,
     Timeout,
     Vote,
 )
@@ -235,12 +239,16 @@ class Guard:
     def listen(self, peer: int, message: Message) -> None:
         """Take note of all that a message shows to be signed, by us or by others."""
         me = self._ctx.me
-        self.words.enter(self._ctx.safety.round)
         if peer == me:
             if isinstance(message, Vote | CommitVote | Timeout | Proposal):
                 self._note(message)
             return
-        self._listen_batches(message)
+        kind = type(message)
+        if kind in _BATCHES:
+            self._listen_batches(message)
+        if kind not in _WORDS:
+            return
+        self.words.enter(self._ctx.safety.round)
         leader = self._ctx.committee.leader
         for statement in self.words.statements(message):
             if isinstance(statement, Proposal):
@@ -348,6 +356,9 @@ class Guard:
         ctx.promise()
 
 
+_BATCHES = (LogBatch, Batches, Last)
+_WORDS = (Vote, CommitVote, Proposal, Timeout, RoundTC, RoundInfo, Blocks, Chain, Last)
+"""Messages that show a signature over a batch, and over anything else."""
 _NAMES: dict[type, str] = {Vote: "vote", CommitVote: "commit vote", Proposal: "proposal"}
 
 

@@ -14,12 +14,17 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from consensus.codec import encode
+from consensus.context import KEY_SILENCE, TABLE_SAFETY
+from consensus.effects import Write
+from consensus.guard import Silence
 from ops import doctor
 from ops.commands.doctor import command
 from ops.config import NodeConfig, save_config
 from ops.doctor import Check, Status
 from ops.hostclock import ClockSample, ClockState
 from ops.keys import KeyLock, generate_keys, write_keys
+from ops.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 MIB = 1 << 20
@@ -203,6 +208,19 @@ def test_a_sound_home_passes(home: Path) -> None:
     assert checks["ports"].status is Status.OK
     assert checks["secrets"].status is Status.OK
     assert str(home) in checks["disk"].detail
+
+
+def test_a_silent_node_is_told_of_and_not_failed(home: Path) -> None:
+    assert "no store yet" in by_name(home)["signing"].detail
+    store = Store.open(home / "data")
+    assert by_name(home)["signing"].status is Status.OK
+    silence = Silence(3, "a vote of round 7 bears our signature", b"")
+    store.apply([Write(TABLE_SAFETY, KEY_SILENCE, encode(silence))], sync=True)
+    check = by_name(home)["signing"]
+    assert (check.status, "silent in epoch 3: a vote" in check.detail) == (Status.WARN, True)
+    store.close()
+    (home / "data" / "CURRENT").write_bytes(b"x")
+    assert by_name(home)["signing"].status is Status.FAIL
 
 
 def test_faults_of_a_home_are_found(home: Path) -> None:

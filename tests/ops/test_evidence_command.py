@@ -16,10 +16,13 @@ from consensus.effects import Write
 from consensus.evidence import Evidence, Statement, contradiction_of, evidence_fault, evidence_key
 from consensus.words import gave_up_of
 from ops.commands.evidence import command
+from ops.config import NodeConfig, save_config
 from ops.evidencefile import EvidenceFile, EvidenceFileError, read_evidence, stored_evidence
+from ops.genesis import save_genesis
 from ops.sim.keys import real_keys
-from ops.store import MemoryStore
+from ops.store import MemoryStore, Store
 from tests.consensus.samples import EPOCH, NETWORK, Sample
+from tests.ops.test_config import _genesis
 
 SAMPLE = Sample(4)
 SAMPLE.keys = real_keys(NETWORK, 4)
@@ -152,6 +155,41 @@ def test_what_is_no_evidence_file_is_refused_by_name(text: str, tmp_path: Path) 
     assert code == 1
     assert "x.json is no evidence file" in said
     assert invoke(str(tmp_path / "nothing.json"))[0] == 1
+
+
+def test_a_home_shows_its_evidence_and_its_genesis_vouches_for_the_keys(tmp_path: Path) -> None:
+    """Also while a node has the store open. A file with other keys proves nothing about these."""
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere.json"
+    home.mkdir()
+    keys = SAMPLE.keys.publics
+    members = [
+        msgspec.structs.replace(member, consensus_key=keys[i])
+        for i, member in enumerate(_genesis(4).members)
+    ]
+    genesis = _genesis(4, members=tuple(members))
+    save_genesis(home / "genesis.json", genesis)
+    save_config(
+        home,
+        NodeConfig(
+            index=0,
+            p2p_listen="127.0.0.1:1",
+            gateway_listen="127.0.0.1:2",
+            rpc_url="http://127.0.0.1:3",
+        ),
+    )
+    store = Store.open(home / "data")
+    each = record("vote")
+    store.apply([Write(TABLE_EVIDENCE, evidence_key(each), encode(each))], sync=False)
+    out = tmp_path / "out.json"
+    code, said = invoke("--home", str(home), "--export", str(out))
+    assert (code, "two votes in one round" in said) == (0, True), said
+    store.close()
+    # Signed for the tests' network and not for this genesis': it must not verify as its.
+    code, said = invoke("verify", str(out), "--genesis", str(home / "genesis.json"))
+    assert (code, "a signature is bad" in said) == (1, True), said
+    elsewhere.write_bytes(evidence_file().to_json())
+    code, said = invoke("verify", str(elsewhere), "--genesis", str(home / "genesis.json"))
+    assert (code, "of another network" in said) == (1, True), said
 
 
 def test_one_source_is_needed_and_no_more(tmp_path: Path) -> None:
