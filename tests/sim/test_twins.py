@@ -232,7 +232,7 @@ def test_more_processors_come_to_the_same() -> None:
 
 def hunt(space: Space, seed: int, runs_max: int, cut_percent: int) -> tuple[int, Outcome]:
     """Return in how many scenarios a fork was found; what announces one is passed over."""
-    ignored = frozenset({"certificate", "blame"})
+    ignored = frozenset({"certificate", "blame", "refused", "liveness"})
     scenarios = space.sample(runs_max, seed, cut_percent)
     for number, scenario in enumerate(scenarios, 1):
         outcome = play(space.setting, scenario, ignored)
@@ -246,10 +246,25 @@ def hunt(space: Space, seed: int, runs_max: int, cut_percent: int) -> tuple[int,
 def test_twins_find_a_weakened_rule(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     mutant = mutants.TWINS[name]
     space = Space(Setting(mutant.nodes, 1), mutant.rounds, mutant.groups_max)
+    if mutant.twins_lead:
+        led = [choice for choice in space.choices if 0 in choice.leaders]
+        space.choices = led * mutant.twins_lead + space.choices
     with monkeypatch.context() as patch:
         mutant.weaken(patch)
         number, outcome = hunt(space, mutant.seed, mutant.runs_max, mutant.cut_percent)
     print(f"{name}: found in {number} scenarios: {outcome.violations[0]}")
+
+
+@pytest.mark.parametrize("name", sorted(mutants.DIRECTED))
+def test_a_scenario_made_for_a_rule_forks_without_it(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weaken, scenario = mutants.DIRECTED[name]
+    with monkeypatch.context() as patch:
+        weaken(patch)
+        outcome = play(FOUR, scenario, frozenset({"blame", "liveness"}))
+        assert outcome.violations and "[agreement]" in outcome.violations[0]
+    assert play(FOUR, scenario).held
 
 
 def test_a_scenario_that_breaks_exits_with_1_and_is_repeated_alone(

@@ -12,8 +12,9 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from consensus.batches import SealedBatch
 from consensus.codec import decode
-from consensus.command import CommandId, command_id, encode_command
+from consensus.command import CommandId, command_id, decode_command, encode_command
 from consensus.committee import Committee, Parameters
 from consensus.context import TABLE_CHAIN, TABLE_EVIDENCE
 from consensus.effects import (
@@ -54,8 +55,8 @@ DIALS = Parameters(
     idle_batch_ms=1,
     block_interval_ms=1,
     empty_block_ms=1,
-    round_timer_ms=100,
-    round_timer_max_ms=400,
+    round_timer_ms=200,
+    round_timer_max_ms=800,
 )
 """A round of three delays, and a timer that outlasts it also for a leader that failed before."""
 TAIL_ROUNDS_MAX = 12
@@ -302,7 +303,21 @@ class Arena:
             self._alarms_set += 1
             heapq.heappush(self._alarms, (at_ms, self._alarms_set, node.index, name))
 
+    def _share(self, node: _Node, batch: LogBatch) -> None:
+        """Let twins hold each other's batches: else neither could vote for what the other led.
+
+        A core takes no batch of its own log from outside.
+        """
+        ids = (command_id(NETWORK, decode_command(body)) for body in batch.bodies)
+        sealed = SealedBatch(batch, tuple(ids))
+        for i in self._nodes_of[batch.author]:
+            core = self.nodes[i].core
+            if i != node.index and core.ctx.logs.batch(batch.author, sealed.digest) is None:
+                core.keeper.hold(sealed)
+
     def _send(self, node: _Node, receivers: tuple[int, ...], message: Message) -> None:
+        if node.has_twin and isinstance(message, LogBatch):
+            self._share(node, message)
         match message:
             case Vote(round=round_) | CommitVote(round=round_):
                 hears = self._hears.get(round_)
