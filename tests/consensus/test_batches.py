@@ -62,7 +62,7 @@ BROKEN: dict[str, dict[str, object]] = {
     "entry twice": {"entries": (FIRST[0], FIRST[0])},
     "body twice": {"bodies": (FIRST[1], FIRST[1])},
     "body without entry": {"bodies": (IDS[5][1],)},
-    "body without signature": {"bodies": (FIRST[1][:-1] + b"\x01",)},
+    "body without signature": {"bodies": (FIRST[1][:-1] + b"\x02",)},
     "body is garbage": {"bodies": (b"garbage",)},
     "introduces too many": {
         "entries": entries(QUOTA + 1),
