@@ -30,12 +30,26 @@ from matcher.actions import (
 )
 from matcher.reasons import REASONS
 from ops.client_keys import SignedCommand, TraderKey
-from ops.replica import REFUSED_FULL, REFUSED_TOO_FAR, Exchange, ExchangeReplica, refusal
+from ops.replica import (
+    REFUSED_FULL,
+    REFUSED_TOO_FAR,
+    AcceptedContent,
+    Exchange,
+    ExchangeReplica,
+    refusal,
+)
 from ops.store import TABLES, MemoryStore
-from settlement.checkpoint import BroadcastShare, Checkpoint, SafetyViolation
+from settlement.checkpoint import (
+    Accepted,
+    BroadcastShare,
+    Checkpoint,
+    SafetyViolation,
+    checkpoint_digest,
+)
 from tests.ops.solo import (
     GENESIS_MS,
     INTERVAL_MS,
+    SEPARATOR,
     Solo,
     Told,
     boot,
@@ -296,3 +310,25 @@ def test_a_checkpoint_that_depends_on_the_path_is_stopped(monkeypatch: pytest.Mo
     solo.store.apply(snapshots, sync=True)
     with pytest.raises(SafetyViolation, match="signed"):
         solo.restart()
+
+
+def test_an_accepted_checkpoint_says_which_state_peers_may_come_for() -> None:
+    """The chain's word reaches the snapshots; what it did not accept does not."""
+    solo = Solo()
+    story(solo)
+    shelf = solo.replica.consensus.ctx.shelf
+    newest = max(solo.formed.values(), key=lambda formed: formed.number)
+    solo.replica.step(solo.now_ms, Accepted(newest.number, newest.digest))
+    assert shelf.accepted_height == newest.height
+    assert newest.height in [record.height for record in shelf.kept if record.is_milestone]
+    later = solo.replica._checkpoint(
+        newest.height + 8,
+        (newest.number + 1) * INTERVAL_MS,
+        solo.replica.engine.checkpoint_state(),
+        bytes(32),
+    )
+    digest = checkpoint_digest(SEPARATOR, later)
+    solo.replica.step(solo.now_ms, AcceptedContent(later, bytes(32)))
+    assert shelf.accepted_height == newest.height, "not what was accepted"
+    solo.replica.step(solo.now_ms, AcceptedContent(later, digest))
+    assert shelf.accepted_height == newest.height + 8
