@@ -159,6 +159,8 @@ class Plan:
     calm_ms: int = 0
     commands_per_s: int = 40
     real_keys: bool = False
+    retain_blocks: int = 0
+    """Blocks that machines keep on disk; 0: all."""
 
     @property
     def recovery_ms(self) -> int:
@@ -211,6 +213,8 @@ class Plan:
             raise BadPlan(f"a clock drifts by {DRIFT_PPM_MAX} ppm at most")
         if self.network.wan and self.network.wan not in WANS:
             raise BadPlan(f"no network is named {self.network.wan}; there are {', '.join(WANS)}")
+        if self.retain_blocks < 0:
+            raise BadPlan("a machine keeps no fewer than 0 blocks")
         if self.machines.inbox_frames_max < 1:
             raise BadPlan("an inbox holds a frame at least")
         if self.duration_ms > SECONDS_MAX * 1_000:

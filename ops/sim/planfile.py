@@ -120,6 +120,7 @@ _PLAIN: Mapping[str, Any] = {
     "calm_ms": int,
     "commands_per_s": int,
     "real_keys": bool,
+    "retain_blocks": int,
 }
 
 

@@ -73,6 +73,7 @@ class World:
             self._keys.verify,
             self.honest,
             lambda: self.loop.now_us,
+            plan.retain_blocks,
         )
         self.chain = self.audits.chain
         self.audits.receipts.on_held = self._on_held
@@ -150,6 +151,7 @@ class World:
             disk,
             executor,
             WALL_START_MS,
+            self.plan.retain_blocks or None,
         )
 
     def _executor(self, me: int) -> HashChain:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
+from consensus.command import command_id, encode_command
+from consensus.digest import Digest
 from consensus.fairorder import FairOrder
 from consensus.messages import Vote
+from consensus.prune import Pruner
 from consensus.rounds import Rounds
+from consensus.sequencer import OrderedBlock
 from ops.sim.audit.memory import UNKNOWN_MAX, bound, sizes
 from ops.sim.audit.receipts import ReceiptAudit
-from ops.sim.plan import Plan
+from ops.sim.executor import HashChain
+from ops.sim.keys import sign_command
+from ops.sim.plan import NetworkDials, Plan
 from ops.sim.report import run
 from ops.sim.world import World
-from tests.sim.runs import assert_held, quick
+from tests.sim.runs import QUICK, assert_held, quick
 
 
 def first_kind(plan: Plan) -> str:
@@ -96,3 +104,37 @@ def test_receipts_are_those_of_every_honest_replica() -> None:
     assert len(executed) > 30
     assert all(len(executed - set(log)) < len(executed) // 10 for log in logs)
     assert_held(run(plan))
+
+
+def test_a_disk_that_is_pruned_is_level_and_one_that_grows_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Hundreds of blocks, of which 32 are kept."""
+    monkeypatch.setattr("consensus.committer.SNAPSHOT_INTERVAL", 8)
+    quick_blocks = msgspec.structs.replace(
+        QUICK, block_interval_ms=10, empty_block_ms=15, batch_interval_ms=60
+    )
+    still = NetworkDials(delay_min_ms=1, delay_max_ms=2)
+    plan = replace(quick("plain", 4, 1, parameters=quick_blocks, network=still), retain_blocks=32)
+    plan = replace(plan, duration_ms=8_000, commands_per_s=10)
+    held = run(plan)
+    assert_held(held)
+    assert held.height > 300
+    monkeypatch.setattr(Pruner, "work", lambda self: None)
+    assert first_kind(plan) == "disk"
+
+
+def test_what_is_executed_does_not_depend_on_which_signature_a_command_carries() -> None:
+    """A signature has a twin: states once differed where replicas held different ones."""
+    signed = sign_command(bytes(32), 5_000, bytes(20), b"order")
+    twin = msgspec.structs.replace(signed, signature=bytes(65))
+    id_ = command_id(bytes(32), signed)
+    digests = set()
+    for command in (signed, twin):
+        executor = HashChain()
+        executor.execute(
+            OrderedBlock(1, 1, Digest(bytes(32)), 1, (), (id_,), (), (), (), b""),
+            [(id_, encode_command(command))],
+        )
+        digests.add(executor._chain)
+    assert len(digests) == 1

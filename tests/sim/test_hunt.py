@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 
 import msgspec
 import pytest
@@ -124,10 +123,16 @@ def test_an_interrupt_ends_a_hunt_with_its_summary() -> None:
     assert process.returncode == (0 if summary["held"] else 1)
 
 
+def short_form(seed: int) -> Plan:
+    """As the campaign, with fewer of the larger networks: they cost three times as much."""
+    nodes = 7 if seed % 10 == 0 else 5 if seed % 10 in (3, 6, 9) else 4
+    return campaign_plan(Asked(nodes=nodes), seed)
+
+
 @pytest.mark.slow
 def test_two_hundred_seeds_of_everything_at_once_hold() -> None:
     """The short form of the campaign: f liars of random kinds, and all that can go wrong."""
-    hunt: Hunt = search(partial(campaign_plan, Asked()), range(CI_SEEDS), jobs=1, blocks_min=30)
+    hunt: Hunt = search(short_form, range(CI_SEEDS), jobs=1, blocks_min=30)
     print(hunt.line())
     assert hunt.seeds == CI_SEEDS
     assert hunt.held, hunt.failures

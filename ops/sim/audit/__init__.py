@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from consensus import committer
 from consensus.admission import Verify
+from consensus.blocktree import RECENT_MAX
 from consensus.committee import Committee, Parameters
+from consensus.context import TABLE_CHAIN
 from consensus.messages import Block
+from consensus.prune import PRUNE_EVERY
 from ops.sim.audit.chain import ChainAudit
 from ops.sim.audit.fairness import unfair_pairs
 from ops.sim.audit.ledger import Ledger, Violation
@@ -18,6 +22,8 @@ from ops.sim.host import Host
 
 MEMORY_CHECK_STEPS = 2_048
 """A replica's containers are measured once in so many of its steps, and at the end."""
+SNAPSHOTS = 4
+"""Intervals between snapshots that a pruned disk may reach back."""
 
 
 class Audits:
@@ -32,8 +38,10 @@ class Audits:
         verify: Verify,
         honest: tuple[int, ...],
         now_us: Callable[[], int],
+        retain_blocks: int = 0,
     ) -> None:
         shelf = Shelf()
+        self._retain_blocks = retain_blocks
         self.ledger = ledger
         self.chain = ChainAudit(ledger, committee, parameters, genesis)
         self.words = WordsAudit(ledger, committee, self.chain, shelf)
@@ -66,10 +74,18 @@ class Audits:
             self.measure(host)
 
     def measure(self, host: Host) -> None:
-        """Hold a machine's memory against its bounds."""
-        if host.core is not None:
-            for what in oversized(host.core):
-                self.ledger.found("memory", host.me, what)
+        """Hold a machine's memory against its bounds, and if it prunes its disk."""
+        if host.core is None:
+            return
+        for what in oversized(host.core):
+            self.ledger.found("memory", host.me, what)
+        if self._retain_blocks:
+            kept = host.disk.records(TABLE_CHAIN)
+            # Below the oldest snapshot that is needed nothing is, and the floor rises by steps.
+            most = self._retain_blocks + SNAPSHOTS * committer.SNAPSHOT_INTERVAL
+            most += RECENT_MAX + 2 * PRUNE_EVERY
+            if kept > most:
+                self.ledger.found("disk", host.me, f"{kept} blocks, at most {most}")
 
 
 __all__ = [
