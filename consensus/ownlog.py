@@ -128,6 +128,12 @@ class OwnLog:
         self._inbox.extend(fresh[: INBOX_AHEAD_MAX - len(self._inbox)])
         return True
 
+    def follow_inbox(self, count: int, hash_: bytes) -> None:
+        """Take note that the inbox is this far, in an epoch in which nothing will be claimed."""
+        if count > self.claimed_inbox:
+            self._inbox.clear()
+            self._claim = InboxClaim(count=count, hash=hash_, messages=())
+
     def due_ms(self) -> int:
         """Return when the next batch is due: soon with receipts waiting, else when idle."""
         busy = bool(self._waiting or self._inbox)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from consensus.batches import INBOX_START_HASH, inbox_chain
 from consensus.codec import decode, encode
 from consensus.context import KEY_SILENCE, TABLE_BATCHES, TABLE_SAFETY, batch_key
 from consensus.effects import (
@@ -15,6 +16,7 @@ from consensus.effects import (
     Connected,
     Effect,
     Halt,
+    L1Observed,
     Persist,
     Received,
     Send,
@@ -43,6 +45,7 @@ from consensus.messages import (
     Vote,
     block_digest,
 )
+from consensus.ownlog import INBOX_AHEAD_MAX
 from consensus.rounds import TIMER as ROUND_TIMER
 from consensus.words import STATEMENTS_MAX, Words, gave_up_of
 from ops.sim.disk import SimDisk
@@ -335,6 +338,20 @@ def test_a_silent_replica_learns_its_own_log_from_others() -> None:
     signer = signing()
     signer.step(LATER_MS, Received(1, Batches((signer.core.ctx.logs.newest(ME),))))  # type: ignore[arg-type]
     assert not signer.core.halted
+
+
+def test_a_silent_replica_does_not_hold_up_the_watcher() -> None:
+    """It claims nothing, so nothing of the inbox waits in it, however much comes."""
+    node = asking()
+    node.step(NOW_MS, Received(1, words(vote=VOTE)))
+    count, chained = 0, INBOX_START_HASH
+    for k in range(200):
+        messages = tuple(b"%d %d" % (k, i) for i in range(64))
+        chained = inbox_chain(chained, messages)
+        node.step(NOW_MS, L1Observed(count, messages, chained))
+        count += len(messages)
+        assert node.core.keeper.next_inbox() == count
+    assert count > INBOX_AHEAD_MAX
 
 
 def test_the_silence_of_another_epoch_is_over() -> None:
