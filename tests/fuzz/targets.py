@@ -71,6 +71,7 @@ from matcher.actions import CancelAll, Withdraw, encode_action, parse
 from ops.admission import signing_domain, verify_body
 from ops.gateway.app import Refused as Declined
 from ops.gateway.app import _bodies as bodies_of_request
+from ops.gateway.app import _Query as Query
 from ops.gateway.wire import parse_id
 from p2p.framing import FRAME_MAX, LANES, FrameParser, MalformedFrame, frame, pack, piece
 from settlement.shares import Share, well_formed
@@ -274,6 +275,17 @@ def _request(data: bytes) -> bool:
     return True
 
 
+def _parameters(data: bytes) -> bool:
+    try:
+        query = Query(data.decode("latin-1"), ("wallet", "subaccount", "depth"))
+        query.integer("depth", 5, 1, 200)
+        query.integer("subaccount", None, 0, 1 << 16)
+        query.address("wallet")
+    except Declined:
+        return False
+    return True
+
+
 def targets() -> tuple[Target, ...]:
     """Return every target with its seeds."""
     s = sample()
@@ -289,6 +301,7 @@ def targets() -> tuple[Target, ...]:
         encode_action(a)
         for a in (CancelAll(bytes(20), 1), Withdraw(bytes(20), 0, 5, bytes(20), bytes(32)))
     )
+    query = b"wallet=0x" + b"0a" * 20 + b"&subaccount=1"
     pieces = pack(frame(0, b"payload")) + piece(1, b"\0ab", True) + piece(1, b"cd", False)
     return (
         Target("message", frames, _message, 4 << 20),
@@ -300,6 +313,7 @@ def targets() -> tuple[Target, ...]:
         Target("state", _objects(), _state, 4 << 20, 33),
         Target("stream", (b"\x03" + pieces, b"\xff" + pieces * 3), _stream, FRAME_MAX, 1),
         Target("request", (b'{"body":"AA=="}', b'{"commands":["AA==","AQ=="]}'), _request, 1 << 20),
+        Target("query", (query, query + b"&depth=7"), _parameters, 16_384),
     )  # fmt: skip
 
 
