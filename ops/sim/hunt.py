@@ -20,6 +20,7 @@ from ops.sim.report import Report, run
 
 FAILURES_MAX = 20
 """So many failing seeds end a hunt: more say nothing new."""
+_ENDINGS = (signal.SIGINT, signal.SIGTERM)
 SEEDS_IN_FLIGHT = 3
 """Seeds given to each process ahead of time."""
 
@@ -145,12 +146,14 @@ def search(
 ) -> Hunt:
     """Run seeds until they, or the time, are used up, or enough of them failed.
 
-    An interrupt from the keyboard ends it like the time does. Errors: BadPlan.
+    An interrupt from the keyboard, or SIGTERM, ends it like the time does. Errors: BadPlan.
     """
     hunt = Hunt(blocks_min=blocks_min)
     gc.freeze()  # What is there now stays: a collection after each run need not look at it.
     started = monotonic()
     outcomes = _in_turn(make_plan, seeds) if jobs == 1 else _in_processes(make_plan, seeds, jobs)
+    # Also where a shell has set them aside, as for what it starts in the background.
+    before = {each: signal.signal(each, signal.default_int_handler) for each in _ENDINGS}
     try:
         for outcome in outcomes:
             hunt.add(outcome)
@@ -164,6 +167,8 @@ def search(
         hunt.interrupted = True
     finally:
         outcomes.close()
+        for each, handler in before.items():
+            signal.signal(each, handler)
     hunt.seconds = monotonic() - started
     return hunt
 
@@ -199,6 +204,7 @@ def _in_processes(
 def _ignore_interrupts() -> None:
     """An interrupt is for the process that gives out the seeds."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def kinds(outcome: Outcome) -> str:
