@@ -50,6 +50,12 @@ class Committer:
         self.void: list[CommandId] = []
         """What the commits of this step ended; the replica empties both after each."""
 
+    @property
+    def proved_height(self) -> int:
+        """The highest block that is known to be committed, here or elsewhere."""
+        tip = self._ctx.tree.tip.height
+        return tip if self._target is None else max(tip, self._target[0])
+
     def prove(self, proof: CommitProof) -> None:
         """Take in a verified proof: q commit votes for a block."""
         block = self._ctx.tree.block(proof.block)

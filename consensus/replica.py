@@ -274,7 +274,8 @@ class Replica:
             if self.ended is not None:
                 return
             moved |= self.voting.try_propose()
-            if not self.chains.active:  # Far behind there is nothing to vote for.
+            # Proved commits far above leave nothing to vote for; what peers claim proves nothing.
+            if self._committer.proved_height <= self.height + SYNC_GAP:
                 moved |= self.voting.try_vote()
             if not moved and not ctx.loopback:
                 return
