@@ -46,6 +46,8 @@ class LogKeeper:
     def start(self) -> None:
         """Send the own uncommitted batches again, and begin the batch timer."""
         ctx = self._ctx
+        if not ctx.is_member:
+            return
         base = ctx.logs.bases[ctx.me]
         path = ctx.logs.path(ctx.me, base, ctx.own.head)
         known = ctx.own.head.seq >= base.seq
@@ -61,6 +63,8 @@ class LogKeeper:
     def repeat_to(self, peer: int) -> None:
         """Send our last uncommitted batches to a peer whose link was down when they went out."""
         ctx = self._ctx
+        if not ctx.is_member:
+            return
         path = ctx.logs.path(ctx.me, ctx.logs.bases[ctx.me], ctx.own.head)
         for sealed in path[-REPEATED_MAX:] if isinstance(path, list) else ():
             ctx.send(peer, sealed.batch)
@@ -73,6 +77,9 @@ class LogKeeper:
     def on_submitted(self, command: Submitted) -> None:
         """A client's command: into the log with it, unless it is over or the log is full."""
         ctx, id_ = self._ctx, command.id
+        if not ctx.is_member:
+            ctx.reply(id_, "busy", ctx.parameters.round_timer_ms)
+            return
         if self.is_over(id_):
             ctx.reply(id_, "duplicate" if ctx.sequencer.fair.is_done(id_) else "expired")
             return
@@ -101,10 +108,13 @@ class LogKeeper:
             ctx.write_body(id_, body)
 
     def on_prices(self, observed: PricesObserved) -> None:
-        self._ctx.own.observe_prices(observed.observations)
+        if self._ctx.is_member:
+            self._ctx.own.observe_prices(observed.observations)
 
     def on_inbox(self, observed: L1Observed) -> None:
         """Claim the contract's inbox in the next batches, if it continues what we claimed."""
+        if not self._ctx.is_member:
+            return
         if self._ctx.silent:
             # Nobody will ask for these messages, and the watcher must not wait for room.
             self._ctx.own.follow_inbox(observed.since + len(observed.messages), observed.hash)
@@ -206,6 +216,8 @@ class LogKeeper:
 
     def _echo(self, sealed: SealedBatch) -> None:
         """Append to our log what a peer's log holds, or ask for the bodies that we lack."""
+        if not self._ctx.is_member:
+            return
         for entry in sealed.batch.entries:
             id_ = CommandId(entry)
             if id_ in sealed.missing:
@@ -235,6 +247,8 @@ class LogKeeper:
     def relog(self) -> None:
         """Append every pending id that our log lacks: echoes that a crash or a full queue lost."""
         ctx = self._ctx
+        if not ctx.is_member:
+            return
         self._log_all(ctx.sequencer.fair.missing_for(ctx.me))
 
     @property
@@ -249,7 +263,7 @@ class LogKeeper:
         """
         ctx = self._ctx
         self._unanswered.update(dict.fromkeys(unanswered))
-        for id_ in ids if ctx.may_sign else ():
+        for id_ in ids if ctx.is_member else ():
             if not self.is_over(id_) and not self._committed(id_):
                 ctx.own.receive(id_, introduced=True)
 
@@ -261,7 +275,8 @@ class LogKeeper:
             id_ = command_id(ctx.committee.network, command)
             if ctx.logs.is_waited_for(id_):
                 self._hold_body(id_, body)
-                self._log_all([id_])
+                if ctx.is_member:
+                    self._log_all([id_])
 
     def next_inbox(self) -> int:
         """Return how many inbox messages our log has claimed: the watcher goes on from there."""
