@@ -28,9 +28,17 @@ _REMEMBERED_MAX = 200
 
 class Boaster(Liar):
     name = "boast"
-    about = "says that it is far ahead, and never shows the blocks"
+    about = "says that it is far ahead, and never shows a block, its own but once"
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(desk)
+        self._shown: dict[int, int] = {}
 
     def say(self, peer: int, message: Message) -> Said:
+        if isinstance(message, Proposal):
+            if message.block.round <= self._shown.get(peer, 0):
+                return
+            self._shown[peer] = message.block.round
         if isinstance(message, RoundInfo):
             message = replace(message, committed_height=_BOAST_HEIGHT)
         if not isinstance(message, Blocks | Chain):

@@ -127,6 +127,7 @@ class Introducer(_Trader):
 
     name = "introduce"
     about = "introduces as many commands in a batch as it has room for, far over its quota"
+    eager = True
 
     def adopt(self, core: Replica) -> None:
         super().adopt(core)
