@@ -69,13 +69,13 @@ def plan(seed: int, seconds: int = 56, **more: object) -> Plan:
     return replace(base, **more)  # type: ignore[arg-type]
 
 
-def test_the_disk_is_level_over_many_times_the_retention() -> None:
-    """Records and bytes of every table at the end are those of the middle, with a liar too."""
-    world = PruningWorld(plan(1, liars={2: "fork"}))
+def check_level(seconds: int, retentions: int) -> None:
+    """Records and bytes of every table at the end are those of the middle."""
+    world = PruningWorld(plan(1, seconds, liars={2: "fork"}))
     world.run()
     assert not world.ledger.violations, world.ledger.violations
     heights = [host.height for host in world.hosts]
-    assert min(heights) > 20 * RETAIN, heights
+    assert min(heights) > retentions * RETAIN, heights
     quarter = len(world.sizes) // 4
     early, end = world.sizes[quarter : 2 * quarter], world.sizes[-quarter:]
     for what in end[-1]:
@@ -84,7 +84,18 @@ def test_the_disk_is_level_over_many_times_the_retention() -> None:
         print(f"{what}: {most} records by then, {now} at the end")
         assert now <= 1.25 * most + 30, what
     core = world.hosts[0].core
-    assert core is not None and core.ctx.counters["records_pruned"] > 10_000
+    assert core is not None and core.ctx.counters["records_pruned"] > 500 * retentions
+
+
+def test_the_disk_is_level() -> None:
+    """The same run as those in which something is left out below."""
+    check_level(30, 8)
+
+
+@pytest.mark.slow
+def test_the_disk_is_level_over_many_times_the_retention() -> None:
+    """Twenty times, with a replica whose log forks."""
+    check_level(56, 20)
 
 
 @pytest.mark.slow
@@ -101,22 +112,22 @@ def test_what_is_forgotten_in_pruning_is_seen_to_grow(
             honest(self, table, key, value)
 
     monkeypatch.setattr(prune.Pruner, "_forget", forgetful)
-    with pytest.raises(AssertionError):
-        test_the_disk_is_level_over_many_times_the_retention()
+    with pytest.raises(AssertionError, match=r"assert \d+ <="):
+        check_level(30, 8)
 
 
 def test_an_archive_keeps_all() -> None:
-    world = PruningWorld(plan(2, 20), retain=None)
+    world = PruningWorld(plan(2, 12), retain=None)
     world.run()
     assert not world.ledger.violations
     disk = world.hosts[1].disk
     for height in range(1, world.hosts[1].height + 1):
         digest = disk.get(TABLE_CHAIN, context.height_key(height))
         assert digest is not None and disk.get(TABLE_BLOCKS, digest) is not None
-    assert len(list(disk.scan(TABLE_BATCHES, b"", b"\xff" * 60))) > 4 * 10 * 20
+    assert len(list(disk.scan(TABLE_BATCHES, b"", b"\xff" * 60))) > 4 * 10 * 10
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(1))
 def test_a_replica_that_asks_for_what_is_gone_takes_the_state_instead(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,7 +142,7 @@ def test_a_replica_that_asks_for_what_is_gone_takes_the_state_instead(
 
 def test_crashes_among_deletions_leave_a_disk_that_opens() -> None:
     """Power is lost again and again while records go: nothing that is needed has gone."""
-    for seed in range(3):
+    for seed in range(1):
         crashes = tuple(Crash(k % 4, 3_000 + 700 * k, 150) for k in range(16))
         world = PruningWorld(plan(seed, 24, faults=crashes, calm_ms=15_000))
         world.run()

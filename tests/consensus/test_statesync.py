@@ -91,7 +91,7 @@ def check(world: ChainWorld) -> None:
     assert max(heights) - min(heights) <= 8, f"seed {world.plan.seed}: {heights}"
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_replica_far_behind_takes_the_state_over_and_goes_on(seed: int) -> None:
     """It executes nothing of what the snapshot covers, and has every digest after it."""
     world = ChainWorld(plan(seed))
@@ -110,7 +110,7 @@ def test_a_replica_far_behind_takes_the_state_over_and_goes_on(seed: int) -> Non
 def test_it_survives_death_at_every_moment_of_the_transfer() -> None:
     """Killed again and again while it fetches: what was stored is not fetched again."""
     fetched = []
-    for seed in range(6):
+    for seed in range(3):
         rng = random.Random(seed)
         kills = tuple(Crash(LATE, 9_300 + 90 * k + rng.randrange(60), 25) for k in range(9))
         first = Crash(LATE, 300, 8_900)
@@ -134,7 +134,7 @@ def test_liars_and_losses_cost_questions_and_no_more(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(Library, "state", lying)
     blames = 0
-    for seed in range(2):
+    for seed in range(1):
         lossy = NetworkDials(loss=0.04)
         world = ChainWorld(plan(seed, nodes=7, network=lossy, liars={0: "reverse"}))
         world.run()
