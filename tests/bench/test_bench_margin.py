@@ -8,7 +8,10 @@ the figures.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from heapq import heapify, heappop, heappush
+from itertools import pairwise
+from pathlib import Path
 from random import Random
 from time import process_time
 
@@ -16,11 +19,18 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from matcher import black76, normal, numeric, portfolio
+from matcher.book import OP_LIMIT, Book, Trade
 from matcher.riskarrays import ONE, ExpiryArray, Held, OptionsHeld, as_underlying, margin
 from matcher.scenarios import DAY_MS
 from matcher.units import WAD
+from ops.flow import read
 from tests.matcher.risk_market import LOTS_PER_UNIT, PACKED, SPOT_LOT, holding, perpetual
+from tests.matcher.test_travel import Account, Market
 
+REAL = Path(__file__).parents[3] / "shared/data/bitstamp-btcusd-2015-05-01.csv.xz"
+TICK_MS = 500
+TICKS = 7_200
+ACCOUNTS = 10_000
 EXPIRIES = 6
 STRIKES = 25
 POSITIONS = 64
@@ -161,3 +171,67 @@ def test_bench_portfolio_check(benchmark: BenchmarkFixture) -> None:
         )
     held = account(arrays, 2)
     benchmark(lambda: (forget(held), margin(PACKED, held, True)))
+
+
+def traded_prices() -> Iterator[int]:
+    """The last traded price at each risk tick of the real order flow."""
+    book, trades = Book(), list[Trade]()
+    due = last = 0
+    for event in read(REAL):
+        due = due or event.at_ms
+        while event.at_ms >= due:
+            due += TICK_MS
+            if last:
+                yield last
+        op, order_id, side, price, qty = event[:5]
+        book.replay([(op, order_id, side, price, qty)], trades.append)
+        if op == OP_LIMIT and trades:
+            last = trades[-1][2]
+        trades.clear()
+
+
+@pytest.mark.bench
+@pytest.mark.skipif(not REAL.exists(), reason=f"no real order flow at {REAL}")
+def test_rechecks_on_a_real_price_path() -> None:
+    """10,000 portfolio accounts on an hour of real prices, a risk tick every 500 ms.
+
+    Accounts hold up to three options in each of two expiries and a perpetual; their slack is 2 to
+    50 % of what they hold. Volatilities stand still, time does not.
+    """
+    prices = list(traded_prices())[:TICKS]
+    random = Random(3)
+    market = Market(random)
+    market.spot = 2_600.0
+    accounts = [Account(market, 500, random.choice((0.02, 0.1, 0.5))) for _ in range(ACCOUNTS)]
+    heaps: list[list[tuple[int, int]]] = [[] for _ in accounts[0].until]
+    for i, account in enumerate(accounts):
+        for heap, until in zip(heaps, account.until, strict=True):
+            if until is not None:
+                heap.append((until, i))
+    for heap in heaps:
+        heapify(heap)
+    checks = failing = 0
+    started = process_time()
+    for price in prices:
+        market.spot = 2_600.0 * price / prices[0]
+        market.left_ms = [left - TICK_MS for left in market.left_ms]
+        market.move()
+        due = set()
+        for heap, path in zip(heaps, market.travelled(), strict=True):
+            while heap and heap[0][0] < path:
+                due.add(heappop(heap)[1])
+        for i in sorted(due):
+            accounts[i].check()
+            checks += 1
+            failing += accounts[i].cash + accounts[i].margin() < 0
+            for heap, until in zip(heaps, accounts[i].until, strict=True):
+                if until is not None:
+                    heappush(heap, (until, i))
+    spent = process_time() - started
+    path = sum(abs(b - a) for a, b in pairwise(prices)) / prices[0]
+    print(
+        f"rechecks: {checks:,} of {len(prices) * ACCOUNTS:,} "
+        f"({100 * checks / len(prices) / ACCOUNTS:.2f} %) in {len(prices)} ticks; a price path of "
+        f"{100 * path:.1f} %; {failing} below zero; {spent / len(prices) * 1e3:.1f} ms a tick"
+    )
+    assert checks < len(prices) * ACCOUNTS // 20

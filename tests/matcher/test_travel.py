@@ -52,6 +52,10 @@ class Market:
             vols = [int(vol * WAD) for vol in row]
             of.move(left, int(self.spot * 1.01 * WAD), WAD // 20, vols)
 
+    def travelled(self) -> list[int]:
+        """The path lengths of all kinds of risk: each expiry's, then spot's."""
+        return [of.travel.total for of in self.arrays] + [self.path]
+
 
 class Account:
     """An account with its slack at the last check, and what each kind may travel until the next."""
@@ -83,19 +87,16 @@ class Account:
         naked = sum(options.naked for _, options in self.options)
         linear = abs(self.perps) * (linear_weight(PACKED.grid) + P.perp_mm) + naked * P.option_mm
         weights = [options.gross for _, options in self.options] + [-(-linear // WAD)]
-        now = self.travelled()
+        now = self.market.travelled()
         self.until = [
             None if allowed < 0 else at + allowed
             for at, allowed in zip(now, allowances(max(0, slack), weights), strict=True)
         ]
 
-    def travelled(self) -> list[int]:
-        return [of.travel.total for of in self.market.arrays] + [self.market.path]
-
     def is_safe(self) -> bool:
         return all(
             until is None or at <= until
-            for at, until in zip(self.travelled(), self.until, strict=True)
+            for at, until in zip(self.market.travelled(), self.until, strict=True)
         )
 
 
