@@ -13,7 +13,7 @@ has the alternatives and their measured times. Source: SPAN's risk arrays.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import mul
+from operator import itemgetter, mul
 from typing import Final, NamedTuple
 
 from matcher import portfolio
@@ -196,7 +196,7 @@ class OptionsHeld:
     row, which holds for the rows of `version`.
     """
 
-    __slots__ = ("gross", "lots", "naked", "row", "version")
+    __slots__ = ("_gather", "gross", "lots", "naked", "row", "version")
 
     def __init__(self) -> None:
         self.lots: dict[int, int] = {}
@@ -204,6 +204,7 @@ class OptionsHeld:
         self.gross = 0
         self.row = 0
         self.version = -1
+        self._gather: itemgetter[tuple[int, ...]] | None = None
 
     def trade(self, array: ExpiryArray, index: int, lots: int) -> None:
         """Count `lots` (signed) more of the option at `index`."""
@@ -213,10 +214,22 @@ class OptionsHeld:
         self.gross += abs(now) - abs(held)
         assert self.gross <= LOTS_MAX
         self.row += lots * array.rows[index]
+        if not (held and now):
+            self._gather = None
         if now:
             self.lots[index] = now
         else:
             self.lots.pop(index, None)
+
+    def take_rows(self, array: ExpiryArray) -> None:
+        """Sum up lots x row anew, for the rows as they are now."""
+        self.version, lots = array.version, self.lots
+        if len(lots) < 2:
+            self.row = sum(array.rows[index] * count for index, count in lots.items())
+            return
+        if self._gather is None:
+            self._gather = itemgetter(*lots)
+        self.row = sum(map(mul, lots.values(), self._gather(array.rows)))
 
 
 class Held(NamedTuple):
@@ -313,8 +326,7 @@ def _sum(packed: Packed, held: Sequence[tuple[ExpiryArray, OptionsHeld]], exposu
     for array, options in held:
         gain, owed = array.gain, array.owed
         if options.version != array.version:
-            options.version, lots = array.version, options.lots
-            options.row = sum(map(mul, lots.values(), map(array.rows.__getitem__, lots)))
+            options.take_rows(array)
         row = options.row
         biased = row + bias
         signs = biased & bias
