@@ -308,7 +308,7 @@ def margin(
 
 
 class _Sums(NamedTuple):
-    """An account's expiries together: `total` is packed, over ONE; `skewed` per skew scenario."""
+    """An account's expiries together: `total` is packed, in 1/ONE; `skewed` per skew scenario."""
 
     mtm: int
     basis: int
