@@ -38,8 +38,9 @@ from ops.store import Storage
 
 TABLE_OUTCOMES = "outcomes"
 TABLE_RECEIPTS = "receipts"
+TABLE_TRADES = "trades"
 RECENT_MAX = 20_000
-"""Outcomes and trades in memory; older outcomes are read from disk, older trades are lost."""
+"""Outcomes and trades in memory; older ones are read from disk."""
 SEEN_MAX = 20_000
 """Commands in the own log and not yet over whose place there is remembered, the newest ones."""
 VOID_MAX = 20_000
@@ -51,7 +52,7 @@ SETTLED_MAX = 4_096
 OWN_BATCHES_READ_MAX = 8_192
 """Committed own batches read at the start, to find where pending commands stand."""
 KEPT_MAX = 1_000_000
-"""Outcomes kept on disk; the oldest leaves when a new one comes."""
+"""Outcomes, and trades, kept on disk; the oldest leaves when a new one comes."""
 SIDES = ("buy", "sell")
 
 
@@ -137,6 +138,10 @@ class Journal:
             writes.append(Write(TABLE_OUTCOMES, _key(sequence), encode(record)))
             writes.append(Write(TABLE_RECEIPTS, record.id, _key(sequence)))
             self._retire(sequence - KEPT_MAX, writes)
+        for trade in _trades_of(event):
+            writes.append(Write(TABLE_TRADES, _key(trade.sequence), encode(trade)))
+            if trade.sequence > KEPT_MAX:
+                writes.append(Write(TABLE_TRADES, _key(trade.sequence - KEPT_MAX), None))
 
     def _outcomes_of(self, executed: Executed, now_ms: int) -> list[tuple[int, OutcomeRecord]]:
         block = executed.block
@@ -193,7 +198,9 @@ class Journal:
         for entry in outcomes:
             self._add(entry)
         self._outcome_stream.advance(executed.first_outcome - 1 + len(outcomes))
-        self._add_trades(executed)
+        for trade in _trades_of(executed):
+            self._trades.append(trade)
+            self._trade_stream.advance(trade.sequence)
         return self._expire(executed.block.time_ms)
 
     def _as_written(self, sequence: int, made: OutcomeRecord) -> tuple[int, OutcomeRecord]:
@@ -227,25 +234,6 @@ class Journal:
             writes.append(Write(TABLE_OUTCOMES, _key(sequence), None))
             writes.append(Write(TABLE_RECEIPTS, decode(OutcomeRecord, raw).id, None))
 
-    def _add_trades(self, executed: Executed) -> None:
-        for fill in executed.events:
-            if not isinstance(fill, Fill):
-                continue
-            self._trades.append(
-                Trade(
-                    sequence=fill.trade,
-                    instrument=fill.instrument,
-                    price=fill.price,
-                    lots=fill.qty,
-                    taker_side=SIDES[fill.taker_side],
-                    taker_order=fill.taker_order,
-                    maker_order=fill.maker_order,
-                    height=executed.block.height,
-                    block_time_ms=executed.block.time_ms,
-                )
-            )
-            self._trade_stream.advance(fill.trade)
-
     def on_accepted(self, checkpoint: FormedCheckpoint) -> None:
         """A checkpoint is on chain and final: all up to its height is settled."""
         if not self._settled or checkpoint.number > self._settled[-1].number:
@@ -261,18 +249,24 @@ class Journal:
         if after + 1 >= first:
             skip = after + 1 - first
             return [_outcome(*entry) for entry in islice(self._recent, skip, skip + limit)]
-        found: list[Outcome] = []
-        end = _key(self._outcome_stream.last + 1)
-        for key, raw in self._store.scan(TABLE_OUTCOMES, _key(after + 1), end):
+        page = self._page(TABLE_OUTCOMES, after, limit, self._outcome_stream.last)
+        return [_outcome(after + 1 + k, decode(OutcomeRecord, raw)) for k, raw in enumerate(page)]
+
+    def _page(self, table: str, after: int, limit: int, last: int) -> list[bytes]:
+        """Return the stored records of `after` + 1, `after` + 2, and so on. Errors: CursorLost."""
+        found: list[bytes] = []
+        for key, raw in self._store.scan(table, _key(after + 1), _key(last + 1)):
             sequence = int.from_bytes(key, "big")
             if sequence != after + 1 + len(found):
                 # Pruned, or executed elsewhere while this node was far behind.
                 if not found:
                     raise CursorLost(sequence)
                 break
-            found.append(_outcome(sequence, decode(OutcomeRecord, raw)))
+            found.append(raw)
             if len(found) >= limit:
                 break
+        if not found and after < last:
+            raise CursorLost(last + 1)
         return found
 
     async def outcomes_beyond(self, after: int) -> None:
@@ -282,10 +276,11 @@ class Journal:
     def trades(self, after: int, limit: int) -> Sequence[Trade]:
         """Return up to `limit` trades with sequence > `after`. Errors: CursorLost."""
         first = self._trades[0].sequence if self._trades else self._trade_stream.last + 1
-        if after + 1 < first and self._trade_stream.last:
-            raise CursorLost(first)
-        skip = after + 1 - first
-        return list(islice(self._trades, max(skip, 0), max(skip, 0) + limit))
+        if after + 1 >= first:
+            skip = after + 1 - first
+            return list(islice(self._trades, skip, skip + limit))
+        page = self._page(TABLE_TRADES, after, limit, self._trade_stream.last)
+        return [decode(Trade, raw) for raw in page]
 
     async def trades_beyond(self, after: int) -> None:
         """Return as soon as a trade with sequence > `after` exists."""
@@ -333,6 +328,25 @@ class Journal:
         if place == len(self._settled):
             return None
         return SettledStage(checkpoint=self._settled[place].number)
+
+
+def _trades_of(executed: Executed) -> list[Trade]:
+    """Return a block's fills as the stream shows them."""
+    return [
+        Trade(
+            sequence=fill.trade,
+            instrument=fill.instrument,
+            price=fill.price,
+            lots=fill.qty,
+            taker_side=SIDES[fill.taker_side],
+            taker_order=fill.taker_order,
+            maker_order=fill.maker_order,
+            height=executed.block.height,
+            block_time_ms=executed.block.time_ms,
+        )
+        for fill in executed.events
+        if isinstance(fill, Fill)
+    ]
 
 
 def _outcome(sequence: int, record: OutcomeRecord) -> Outcome:

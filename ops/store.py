@@ -40,6 +40,7 @@ TABLES: Final = {
     "checkpoint": b"\x0c",
     "receipts": b"\x0d",
     "epochs": b"\x0e",
+    "trades": b"\x0f",
 }
 """A table's byte is part of the format: a new table takes the next, none is ever used again."""
 

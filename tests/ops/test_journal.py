@@ -218,6 +218,11 @@ def test_cursors_that_are_lost_say_where_to_go_on(monkeypatch: pytest.MonkeyPatc
     assert node.state(id_of(19)) == "unknown" and node.state(id_of(20)) == "executed"
     left = [key for key, _ in node.store.scan("receipts")]
     assert len(left) == len(list(node.store.scan("outcomes"))) == 10
+    with pytest.raises(CursorLost) as lost:
+        node.journal.trades(0, 5)
+    assert lost.value.oldest == 21
+    assert [t.sequence for t in node.journal.trades(22, 3)] == [23, 24, 25]
+    assert len(list(node.store.scan("trades"))) == 10
 
 
 async def test_who_waits_is_woken_by_news() -> None:
@@ -319,6 +324,7 @@ def test_a_replayed_block_is_told_as_it_was_told_first() -> None:
     again = Node(node.store)
     again.journal.resume(1, 2, {})
     assert again.journal.outcomes(0, 9) == told, "from disk, before the replay"
+    assert again.journal.trades(0, 9) == trades, "from disk as well"
     writes: list[Write] = []
     replayed = block(1, [id_], 1, fills=2, replayed=True)
     again.journal.record(replayed, NOW_MS + 99_999, writes)
@@ -329,7 +335,7 @@ def test_a_replayed_block_is_told_as_it_was_told_first() -> None:
     assert again.journal.receipt(id_) == node.journal.receipt(id_)
 
 
-def test_after_a_restart_from_a_snapshot_older_trades_are_gone_and_said_to_be() -> None:
+def test_after_taking_over_a_state_older_trades_are_elsewhere_and_said_to_be() -> None:
     journal = Journal(MemoryStore(), 0)
     journal.resume(5, 8, {})
     assert journal.trade_count == 8
