@@ -1,0 +1,1 @@
+"""Market scenarios in text files: see docs/guides/market-scenarios.md."""
