@@ -351,31 +351,40 @@ def _withdrawal(run: Run, row: Row) -> Action:
     return Withdraw(wallet, sub, values.usdc(cells["amount"]), wallet, client.to_bytes(32, "big"))
 
 
+def _after(run: Run, section: Section, default_ms: int) -> int:
+    """Return how long after the last block this table's block comes."""
+
+    def one(row: Row) -> int:
+        return values.duration(row.cells["after"]) if "after" in row.cells else default_ms
+
+    afters = run.each(section.rows, one)
+    if len(set(afters)) != 1:
+        raise run.fail(section.rows[-1], "the rows of one table happen at one time")
+    return int(afters[0])
+
+
 def _when_deposits(run: Run, section: Section) -> None:
     def one(row: Row) -> tuple[bytes, int, int]:
         wallet, sub = run.exchange.who(row.cells["who"], new=True)
         return wallet, sub, values.usdc(row.cells["amount"])
 
     deposits = tuple(run.each(section.rows, one))
-    run.events.extend(run.exchange.block(deposits=deposits))
+    run.events.extend(run.exchange.block((), _after(run, section, 0), deposits))
 
 
 def _when_prices(run: Run, section: Section) -> None:
     """Let the oracle say something else, and a block pass (half a second, or `after`)."""
 
-    def one(row: Row) -> int:
+    def one(row: Row) -> None:
         replica = None
         if "replica" in row.cells:
             replica = values.integer(row.cells["replica"]) - 1
             if not 0 <= replica < run.exchange.replicas:
                 raise BadValue(f"replicas are 1 to {run.exchange.replicas}")
         _set_price(run.exchange, row, replica)
-        return values.duration(row.cells["after"]) if "after" in row.cells else RISK_TICK_MS
 
-    afters = run.each(section.rows, one)
-    if len(set(afters)) != 1:
-        raise run.fail(section.rows[-1], "the rows of one table happen at one time")
-    run.events.extend(run.exchange.block(after_ms=afters[0]))
+    run.each(section.rows, one)
+    run.events.extend(run.exchange.block(after_ms=_after(run, section, RISK_TICK_MS)))
 
 
 def _when_time(run: Run, section: Section) -> None:

@@ -40,7 +40,7 @@ VOCABULARY: Final[dict[str, Columns]] = {
     "when orders": _ACTIONS,
     "when batch": _ACTIONS,
     "when keys": (("order", "who", "does", "key"), ("scope", "for", "signer")),
-    "when deposits": (("who", "amount"), ()),
+    "when deposits": (("who", "amount"), ("after",)),
     "when withdrawals": (("order", "who", "amount"), ("signer", "client id")),
     "when prices move": (("index", "price"), ("after",)),
     "when replicas report": (("index", "replica", "price"), ("after",)),
