@@ -88,7 +88,9 @@ MUTANTS: tuple[tuple[Callable[[Patch], None], str, str], ...] = (
 )
 
 
-@pytest.mark.parametrize(("mutant", "name", "message"), MUTANTS, ids=lambda it: str(it))
+@pytest.mark.parametrize(
+    ("mutant", "name", "message"), MUTANTS, ids=[each[0].__name__ for each in MUTANTS]
+)
 def test_a_broken_rule_fails_its_scenario(
     mutant: Callable[[Patch], None], name: str, message: str, monkeypatch: Patch
 ) -> None:
