@@ -19,7 +19,7 @@ from consensus.context import (
     height_key,
     log_key,
 )
-from consensus.digest import Digest
+from consensus.digest import ZERO_DIGEST, Digest
 from consensus.divergence import Divergence, PartDigests
 from consensus.fetch import Fetcher, WantBatches, WantBlock, WantBody
 from consensus.logstore import BrokenPath, MissingBatch
@@ -80,7 +80,7 @@ class Committer:
 
     def halt_at_end(self, handover: Handover) -> None:
         """Stop: a quorum ended the epoch in another state than ours."""
-        mine = self._ctx.executed_digests[handover.height]
+        mine = self._ctx.executed_digests.get(handover.height, ZERO_DIGEST)
         self._diverged(handover.height, mine, Digest(handover.state))
 
     def _aim(self, block: Block, digest: Digest) -> None:

@@ -12,7 +12,7 @@ from consensus.blocktree import genesis_block
 from consensus.codec import decode
 from consensus.command import CommandId
 from consensus.committee import Committee, Parameters
-from consensus.context import TABLE_EPOCHS, Context, EpochStart, Executor, Reader
+from consensus.context import TABLE_BODIES, TABLE_EPOCHS, Context, EpochStart, Executor, Reader
 from consensus.crypto import ReplicaSigner
 from consensus.effects import (
     Blame,
@@ -81,7 +81,7 @@ def begin_epoch(old: Context, record: EpochRecord, key: bytes) -> tuple[Opened, 
     opened.ctx.retain_blocks = old.retain_blocks
     fresh: list[CommandId] = []
     for id_ in again:
-        body = old.logs.body(id_) or old.reader.get("bodies", id_)
+        body = old.logs.body(id_) or old.reader.get(TABLE_BODIES, id_)
         if body is not None and not opened.ctx.sequencer.fair.is_done(id_):
             opened.ctx.logs.add_body(id_, body)
             fresh.append(id_)

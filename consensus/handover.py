@@ -55,14 +55,14 @@ class Handing:
 
     def advance(self) -> None:
         """Sign the end when it is committed, and leave when q replicas have signed it."""
-        ctx, last = self._ctx, self._ctx.last_height()
-        if last is None or ctx.tree.tip.height != last or self.done is not None:
+        ctx, last, height = self._ctx, self._ctx.last_height(), self._ctx.tree.tip.height
+        if self.done is not None or self._committer.halted:
             return
-        if self._own is None and ctx.may_sign:
-            self._own = self._sign(last)
+        if height == last and self._own is None and ctx.may_sign:
+            self._own = self._sign(height)
             ctx.promise()
             ctx.broadcast(self._own)
-        if self._proof is not None:
+        if self._proof is not None and height >= self._proof.height:
             self._leave(self._proof)
 
     def _sign(self, height: int) -> HandoverVote:
@@ -105,10 +105,11 @@ class Handing:
 
     def _leave(self, handover: Handover) -> None:
         ctx = self._ctx
-        mine = ctx.executed_digests[handover.height]
+        mine = ctx.executed_digests.get(handover.height)
         successor = ctx.executor.successor()
         keys = successor.keys if successor is not None else ()
-        if (handover.block, handover.state, handover.keys) != (ctx.tree.tip_digest, mine, keys):
+        said = (handover.height, handover.block, handover.state, handover.keys)
+        if said != (ctx.last_height(), ctx.tree.tip_digest, mine, keys):
             self._committer.halt_at_end(handover)
             return
         self.done = handover

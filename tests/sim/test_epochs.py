@@ -12,17 +12,18 @@ import pytest
 from click.testing import CliRunner
 
 from consensus import epochs as epochs_module
-from consensus.effects import EpochBegan, Received, Start, Strayed
+from consensus.effects import EpochBegan, Halt, Received, Start, Strayed
 from consensus.epochs import Participant
 from consensus.fairorder import FairOrder
 from consensus.handover import Handing
 from consensus.idmemory import IdMemory
-from consensus.messages import GetHandover, RoundTC
+from consensus.messages import EpochEnded, GetHandover, RoundTC
 from ops.commands.epochs import command
 from ops.sim.disk import SimDisk
 from ops.sim.epochs import NETWORK_ID, EpochPlan, EpochWorld, Registry, growing, turbulent
 from ops.sim.keys import hashed_keys
 from ops.sim.plan import DIALS
+from tests.consensus.samples import Sample
 
 
 def violations(plan: EpochPlan) -> list[str]:
@@ -145,3 +146,13 @@ def test_who_is_in_no_committee_signs_nothing() -> None:
     for now_ms in range(0, 5_000, 50):
         effects += node.step(now_ms, Received(1, GetHandover(1), epoch=1))
     assert not [e for e in effects if type(e).__name__ == "Broadcast"]
+
+
+def test_an_end_that_a_quorum_signed_and_we_do_not_know_of_is_a_divergence() -> None:
+    sample = Sample()
+    node = sample.core(0)
+    node.step(0, Start())
+    handover = sample.handover(0, sample.genesis_digest)
+    effects = node.step(1, Received(1, EpochEnded(handover)))
+    assert [e.kind for e in effects if isinstance(e, Halt)] == ["diverged"]
+    assert node.core.halted and node.core.ended is None
